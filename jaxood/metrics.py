@@ -1,0 +1,223 @@
+"""How well a score separates out-of-distribution (OOD) images from trusted ones.
+
+Every function takes the scores of trusted images and of OOD images, shape ``(n_in,)`` and
+``(n_ood,)``, any real dtype. Higher scores mean more OOD, and OOD images are the positives. Only
+the order of the scores counts, so infinite scores are legitimate and units do not matter.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+from scipy.stats import norm, rankdata
+from sklearn import metrics
+
+
+class Detection(NamedTuple):
+    """How well one score detects one OOD set.
+
+    Attributes:
+        auroc: area under the ROC curve, in [0, 1]; ties count one half.
+        auroc_ci: lower and upper end of the confidence interval of ``auroc``.
+        ap: average precision at 1 : 1 class balance; 0.5 for a constant score.
+        fpr95: share of trusted images flagged where 95 % of OOD images are caught.
+        n_in: number of trusted images.
+        n_ood: number of OOD images.
+    """
+
+    auroc: float
+    auroc_ci: tuple[float, float]
+    ap: float
+    fpr95: float
+    n_in: int
+    n_ood: int
+
+
+def detection(
+    scores_in: ArrayLike, scores_ood: ArrayLike, *, confidence: float = 0.95
+) -> Detection:
+    """Measures how well a score separates OOD images from trusted ones.
+
+    Args:
+        scores_in: (n_in,) scores of trusted images.
+        scores_ood: (n_ood,) scores of OOD images.
+        confidence: coverage of the interval around the AUROC.
+
+    Returns:
+        The area under the ROC curve with its interval, average precision and FPR at 95 % TPR.
+
+    Raises:
+        ValueError: if a score array is empty, not one-dimensional or holds NaN, or if
+            ``confidence`` is not between 0 and 1.
+    """
+    return Detection(
+        auroc=auroc(scores_in, scores_ood),
+        auroc_ci=auroc_interval(scores_in, scores_ood, confidence=confidence),
+        ap=average_precision(scores_in, scores_ood),
+        fpr95=fpr_at_tpr(scores_in, scores_ood),
+        n_in=np.size(scores_in),
+        n_ood=np.size(scores_ood),
+    )
+
+
+def auroc(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
+    """Area under the ROC curve: P(OOD score > trusted score) + P(tie) / 2.
+
+    Args:
+        scores_in: (n_in,) scores of trusted images.
+        scores_ood: (n_ood,) scores of OOD images.
+
+    Returns:
+        A number in [0, 1]; 0.5 is chance.
+
+    Raises:
+        ValueError: if a score array is empty, not one-dimensional or holds NaN.
+    """
+    is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
+    return float(metrics.roc_auc_score(is_ood, ranks))
+
+
+def auroc_interval(
+    scores_in: ArrayLike, scores_ood: ArrayLike, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Confidence interval of the AUROC by DeLong's variance, on the logit scale.
+
+    The variance is that of DeLong, DeLong & Clarke-Pearson (1988, "Comparing the areas under two
+    or more correlated receiver operating characteristic curves"), computed from midranks in
+    O(n log n) as in Sun & Xu (2014, "Fast implementation of DeLong's algorithm"). The logit scale
+    keeps the interval inside [0, 1] and its coverage honest near the ends (Pepe 2003, "The
+    Statistical Evaluation of Medical Tests", chapter 5). It speaks for new images from the same
+    sets, not for a newly trained model.
+
+    Args:
+        scores_in: (n_in,) scores of trusted images.
+        scores_ood: (n_ood,) scores of OOD images.
+        confidence: the share of such intervals that cover the true AUROC.
+
+    Returns:
+        The lower and the upper end, both in [0, 1].
+
+    Raises:
+        ValueError: if a score array is empty, not one-dimensional or holds NaN, or if
+            ``confidence`` is not between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is a share between 0 and 1, not {confidence}; try 0.95.")
+    area = auroc(scores_in, scores_ood)
+    tail = (1 - confidence) / 2
+    fewer = min(np.size(scores_in), np.size(scores_ood))
+    variance = _delong_variance(scores_in, scores_ood) if fewer > 1 else 0.0
+    if variance == 0:
+        # DeLong's variance vanishes where the classes separate completely (or tie completely).
+        # The images still form `fewer` disjoint, so independent, pairs, and all of them agree:
+        # the exact Clopper-Pearson bound for a count of `fewer` out of `fewer` then holds for the
+        # AUROC. It is conservative, since it forgets all the other pairs. For a single image its
+        # coverage follows from Markov's inequality.
+        slack = 1 - tail ** (1 / fewer)
+        return max(0.0, area - slack), min(1.0, area + slack)
+    half_width = norm.isf(tail) * np.sqrt(variance) / (area * (1 - area))
+    low, high = expit(logit(area) + np.array([-half_width, half_width]))
+    return float(low), float(high)
+
+
+def average_precision(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
+    """Average precision at 1 : 1 class balance.
+
+    Each class weighs one half whatever its size, so numbers from sets of different sizes compare.
+
+    Args:
+        scores_in: (n_in,) scores of trusted images.
+        scores_ood: (n_ood,) scores of OOD images.
+
+    Returns:
+        A number in (0, 1]; 0.5 for a constant score.
+
+    Raises:
+        ValueError: if a score array is empty, not one-dimensional or holds NaN.
+    """
+    is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
+    weights = np.where(is_ood, 1 / np.sum(is_ood), 1 / np.sum(~is_ood))
+    return float(metrics.average_precision_score(is_ood, ranks, sample_weight=weights))
+
+
+def fpr_at_tpr(scores_in: ArrayLike, scores_ood: ArrayLike, *, tpr: float = 0.95) -> float:
+    """Share of trusted images flagged at the threshold that catches a share ``tpr`` of OOD images.
+
+    An image is flagged where its score reaches the threshold; the threshold is the highest score
+    that catches at least ``tpr`` of the OOD images.
+
+    Args:
+        scores_in: (n_in,) scores of trusted images.
+        scores_ood: (n_ood,) scores of OOD images.
+        tpr: the share of OOD images to catch, in (0, 1].
+
+    Returns:
+        The false-positive rate, in [0, 1]; lower is better.
+
+    Raises:
+        ValueError: if a score array is empty, not one-dimensional or holds NaN, or if ``tpr`` is
+            outside (0, 1].
+    """
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr is the share of OOD images to catch, in (0, 1], not {tpr}.")
+    false_rate, true_rate = roc_curve(scores_in, scores_ood)
+    return float(false_rate[np.argmax(true_rate >= tpr)])
+
+
+def roc_curve(
+    scores_in: ArrayLike, scores_ood: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ROC curve, one point per distinct score and the origin.
+
+    Args:
+        scores_in: (n_in,) scores of trusted images.
+        scores_ood: (n_ood,) scores of OOD images.
+
+    Returns:
+        False-positive and true-positive rates, each (k,) float64, rising from 0 to 1.
+
+    Raises:
+        ValueError: if a score array is empty, not one-dimensional or holds NaN.
+    """
+    is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
+    # Dropping collinear points would move FPR at a TPR that falls inside a run of ties.
+    false_rate, true_rate, _ = metrics.roc_curve(is_ood, ranks, drop_intermediate=False)
+    return false_rate, true_rate
+
+
+def _labels_and_ranks(
+    scores_in: ArrayLike, scores_ood: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Joins the classes; midranks stand in for scores, since scikit-learn refuses infinities."""
+    trusted = _scores(scores_in, "scores_in")
+    ood = _scores(scores_ood, "scores_ood")
+    is_ood = np.repeat([False, True], [trusted.size, ood.size])
+    return is_ood, rankdata(np.concatenate([trusted, ood]))
+
+
+def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 1:
+        raise ValueError(
+            f"{name} has shape {scores.shape}; pass one score per image, shape (n,), "
+            "not averaged or stacked."
+        )
+    if scores.size == 0:
+        raise ValueError(f"{name} is empty; pass the score of at least one image.")
+    if nans := int(np.isnan(scores).sum()):
+        raise ValueError(
+            f"{nans} of {scores.size} values in {name} are NaN; find the images behind them, "
+            "since a NaN has no rank (an underflowed likelihood should be infinite instead)."
+        )
+    return scores
+
+
+def _delong_variance(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
+    """DeLong's variance of the AUROC from midranks; needs two images of each class."""
+    is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
+    n_in, n_ood = int(np.sum(~is_ood)), int(np.sum(is_ood))
+    # The share of the other class that an image beats: its rank among all less among its own.
+    below_ood = (ranks[is_ood] - rankdata(ranks[is_ood])) / n_in
+    below_in = (ranks[~is_ood] - rankdata(ranks[~is_ood])) / n_ood
+    return float(np.var(below_ood, ddof=1) / n_ood + np.var(below_in, ddof=1) / n_in)

@@ -1,0 +1,488 @@
+"""The results record of an experiment, and the report that a person reads.
+
+A `Record` becomes ``results.json`` (schema 1). With a title, a summary and sections of text,
+tables and figures it also becomes ``report.md`` and ``report.html``; the latter is one
+self-contained file that can be mailed or printed.
+"""
+
+import base64
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from jaxood.metrics import Detection
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One trained model.
+
+    Attributes:
+        name: model name, such as ``realnvp``.
+        in_dist: name of the data set that it was trained on.
+        parameters: number of trained scalars.
+        steps: number of optimizer steps.
+        train_seconds: wall-clock training time in seconds.
+    """
+
+    name: str
+    in_dist: str
+    parameters: int
+    steps: int
+    train_seconds: float | None
+
+
+@dataclass(frozen=True)
+class BpdRow:
+    """Mean negative log-likelihood of one data set under one BatchNorm mode.
+
+    Attributes:
+        model: model name.
+        dataset: name of the data set that was scored.
+        mode: ``evaluation``, ``training``, or a mixed mode such as ``r=0.5``.
+        bpd: mean over images, in bits per dimension.
+        stderr: standard error of that mean, in bits per dimension.
+        n: number of images.
+    """
+
+    model: str
+    dataset: str
+    mode: str
+    bpd: float | None
+    stderr: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """How well one score of one model detects one OOD set.
+
+    Attributes:
+        model: model name.
+        in_dist: name of the trusted data set.
+        ood: name of the OOD set; a transformed set is ``<set>/<transform>``.
+        score: score name, such as ``batch_norm_delta``.
+        auroc, auroc_ci, ap, fpr95, n_in, n_ood: as in `metrics.Detection`.
+        params: settings of the score.
+        paper: the AUROC that the paper reports, if it reports one.
+        seconds: wall-clock scoring time in seconds.
+    """
+
+    model: str
+    in_dist: str
+    ood: str
+    score: str
+    auroc: float | None
+    auroc_ci: tuple[float | None, float | None]
+    ap: float | None
+    fpr95: float | None
+    n_in: int
+    n_ood: int
+    params: Mapping[str, Any] = field(default_factory=dict)
+    paper: float | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def from_detection(
+        cls,
+        detection: Detection,
+        *,
+        model: str,
+        in_dist: str,
+        ood: str,
+        score: str,
+        params: Mapping[str, Any] | None = None,
+        paper: float | None = None,
+        seconds: float | None = None,
+    ) -> "ResultRow":
+        """Names a `Detection`; the arguments are the attributes of the row."""
+        return cls(
+            model=model,
+            in_dist=in_dist,
+            ood=ood,
+            score=score,
+            params=dict(params or {}),
+            paper=paper,
+            seconds=seconds,
+            **detection._asdict(),
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run of an experiment found.
+
+    Attributes:
+        experiment: name of the experiment.
+        seed: seed of the run.
+        preset: ``smoke``, ``small`` or ``paper``.
+        environment: versions and devices, as the caller found them.
+        models: the trained models.
+        bpd: mean likelihoods.
+        results: each score at its main setting.
+        sweeps: further settings, in rows of the same shape.
+        extra: what fits no row; absent from the file where empty.
+    """
+
+    experiment: str
+    seed: int
+    preset: str
+    environment: Mapping[str, Any]
+    models: Sequence[ModelRow] = ()
+    bpd: Sequence[BpdRow] = ()
+    results: Sequence[ResultRow] = ()
+    sweeps: Sequence[ResultRow] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The record as JSON text; NaN and infinities, which JSON lacks, become null."""
+        values = {"schema": SCHEMA} | _plain(self)
+        if not values["extra"]:
+            del values["extra"]
+        return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Record":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is not JSON, is of another schema, or lacks or adds a key.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
+            raise ValueError(f"This is not a results record of schema {SCHEMA}.")
+        try:
+            for key, row in _ROWS.items():
+                values[key] = tuple(row(**item) for item in values[key])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"A results record of schema {SCHEMA} is malformed: {error}"
+            ) from error
+
+
+def _result_row(*, auroc_ci: Sequence[float | None], **values: Any) -> ResultRow:
+    low, high = auroc_ci
+    return ResultRow(auroc_ci=(low, high), **values)
+
+
+_ROWS = {"models": ModelRow, "bpd": BpdRow, "results": _result_row, "sweeps": _result_row}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report.
+
+    Attributes:
+        caption: one line above the table.
+        columns: column heads.
+        rows: cells: text, numbers, or None for an empty cell. In text, a line break sets the
+            first line (the number that matters) off from the rest.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | None]]
+
+    def __post_init__(self):
+        if bad := [row for row in self.rows if len(row) != len(self.columns)]:
+            raise ValueError(f"A row of {len(self.columns)} cells was expected, not {bad[0]!r}.")
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether its cells are numbers, to be aligned on the right."""
+        columns = [
+            [format_cell(row[k]) for row in self.rows if row[k] not in (None, "")]
+            for k in range(len(self.columns))
+        ]
+        return [bool(cells) and all(map(_NUMBER.match, cells)) for cells in columns]
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A figure of a report: the name of a PNG file in its folder ``figures/``, and a caption."""
+
+    name: str
+    caption: str
+
+    def __post_init__(self):
+        if Path(self.name).name != self.name:
+            raise ValueError(f"A figure is named by its file name in figures/, not {self.name!r}.")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: text (Markdown without links, images, HTML), tables, then figures."""
+
+    title: str
+    text: str = ""
+    tables: Sequence[Table] = ()
+    figures: Sequence[FigureFile] = ()
+
+
+def write(
+    out: str | os.PathLike[str],
+    *,
+    record: Record,
+    title: str,
+    summary: str,
+    sections: Sequence[Section],
+) -> Path:
+    """Writes ``results.json``, ``report.md`` and ``report.html`` into a folder.
+
+    Each file is replaced as a whole, so a reader never sees half of one. The figures must already
+    lie in ``out/figures/``; ``report.html`` holds copies of them and refers to nothing outside
+    itself.
+
+    Args:
+        out: the folder, made if absent.
+        record: what was found.
+        title: title of the report.
+        summary: what was found, in Markdown without links, images or HTML.
+        sections: the parts of the report, in order.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        FileNotFoundError: if a figure is missing.
+    """
+    out = Path(out)
+    figures = {
+        figure.name: _data_uri(out / "figures" / figure.name)
+        for section in sections
+        for figure in section.figures
+    }
+    write_file(out / "results.json", record.to_json().encode())
+    for name in ("report.md", "report.html"):
+        text = _TEMPLATES.get_template(name).render(
+            title=title,
+            summary=summary,
+            record=record,
+            models=_models_table(record.models),
+            sections=sections,
+            figures=figures,
+        )
+        write_file(out / name, text.encode())
+    return out / "report.html"
+
+
+def detection_table(rows: Sequence[ResultRow], *, caption: str) -> Table:
+    """Arranges results as one line per OOD set and one column per score.
+
+    Args:
+        rows: results; the order of first appearance is kept for lines and columns.
+        caption: caption of the table.
+
+    Returns:
+        A table with cells ``AUROC [low, high] (paper x.xx)``. Columns for the model and the
+        trusted set lead where there are several of them.
+
+    Raises:
+        ValueError: if two rows would share a cell.
+    """
+    scores = list(dict.fromkeys(row.score for row in rows))
+    several_models = len({row.model for row in rows}) > 1
+    several_trusted = len({row.in_dist for row in rows}) > 1
+    lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in rows:
+        line = lines.setdefault((row.model, row.in_dist, row.ood), {})
+        if row.score in line:
+            raise ValueError(f"Two rows hold {row.score} of {row.model} on {row.ood}; pass one.")
+        line[row.score] = _detection_cell(row)
+    heads = ["model"] * several_models + ["trained on"] * several_trusted
+    return Table(
+        caption,
+        [*heads, "OOD set", *map(label, scores)],
+        [
+            [label(model)] * several_models
+            + [label(in_dist)] * several_trusted
+            + [label(ood), *(line.get(score) for score in scores)]
+            for (model, in_dist, ood), line in lines.items()
+        ],
+    )
+
+
+def bpd_table(
+    rows: Sequence[BpdRow],
+    *,
+    caption: str,
+    paper: Mapping[tuple[str, str, str], float] | None = None,
+) -> Table:
+    """Arranges mean likelihoods as the BatchNorm paper's Table 1 does.
+
+    Args:
+        rows: mean likelihoods in bits per dimension.
+        caption: caption of the table.
+        paper: the paper's own bits per dimension by (model, dataset, mode), if there are any.
+
+    Returns:
+        A table of data set, BatchNorm mode, bits per dimension with its standard error, and Δ,
+        the difference from evaluation mode. A column for the model leads where there are several.
+    """
+    paper = paper or {}
+    several_models = len({row.model for row in rows}) > 1
+    evaluation = {(row.model, row.dataset): row.bpd for row in rows if row.mode == "evaluation"}
+    heads = ["evaluated on", "BatchNorm mode", "bits/dim", "Δ"] + ["paper"] * bool(paper)
+
+    def cells(row: BpdRow) -> list[str | None]:
+        base = evaluation.get((row.model, row.dataset))
+        delta = None
+        if row.mode != "evaluation" and row.bpd is not None and base is not None:
+            delta = f"{row.bpd - base:+.2f}".replace("-", "−")
+        reported = paper.get((row.model, row.dataset, row.mode))
+        bpd = _decimals(row.bpd, 2) + (f" ± {_decimals(row.stderr, 2)}" if row.stderr else "")
+        return [
+            *[label(row.model)] * several_models,
+            *[label(row.dataset), row.mode, bpd, delta],
+            *[_decimals(reported, 2)] * bool(paper),
+        ]
+
+    return Table(caption, ["model"] * several_models + heads, [cells(row) for row in rows])
+
+
+def label(name: str) -> str:
+    """The name of a model, data set or score as a person writes it; others lose underscores."""
+    if match := re.fullmatch(r"nrm_reconstruction_(\w+)", name):
+        return f"reconstruction, layer {match[1]}"
+    base, _, transform = name.partition("/")
+    if match := re.fullmatch(r"scaled_([\d.]+)", transform):
+        return f"{label(base)} × {match[1]}"
+    words = _LABELS.get(base, base.replace("_", " ").strip())
+    return f"{words}, {label(transform)}" if transform else words
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file as a whole or not at all, and makes its folder where that is absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def format_cell(value: str | float | None) -> str:
+    """A cell of a table as text: four significant digits, thousands set apart, – for no number."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | np.integer):
+        return f"{value:,}".replace("-", "−")
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return text.replace("-", "−")
+
+
+_NUMBER = re.compile(r"[-−+]?\.?\d|–$")
+
+_LABELS = {
+    "celeb_a": "CelebA",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "fashion_mnist": "Fashion-MNIST",
+    "imagenet": "ImageNet",
+    "kmnist": "KMNIST",
+    "lsun": "LSUN",
+    "mnist": "MNIST",
+    "omniglot": "Omniglot",
+    "svhn": "SVHN",
+    "glow": "Glow",
+    "nrm": "NRM",
+    "pixelcnn": "PixelCNN++",
+    "realnvp": "RealNVP",
+    "vae": "VAE",
+    "batch_norm_delta": "BatchNorm Δ",
+    "batch_norm_rank": "BatchNorm T",
+    "glow_neg_log_pz": "−log p(z), Glow",
+    "neg_log_prob": "−log p(x)",
+    "nrm_latent": "−log p(z*|y*)",
+    "nrm_neg_log_prob": "−log p(x), NRM",
+    "t_perm": "Tₚₑᵣₘ",
+    "waic": "WAIC",
+}
+
+
+def _plain(value: Any) -> Any:
+    """Turns dataclasses, NumPy values and tuples into what JSON knows."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return format_cell(None) if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _detection_cell(row: ResultRow) -> str:
+    low, high = (_decimals(end, 3) for end in row.auroc_ci)
+    reported = "" if row.paper is None else f"\n(paper {row.paper:.2f})"
+    return f"{_decimals(row.auroc, 3)}\n[{low}, {high}]{reported}"
+
+
+def _models_table(models: Sequence[ModelRow]) -> Table:
+    return Table(
+        "Models",
+        ["model", "trained on", "parameters", "steps", "training (s)"],
+        [
+            [label(row.name), label(row.in_dist), row.parameters, row.steps, row.train_seconds]
+            for row in models
+        ],
+    )
+
+
+def _data_uri(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"The report shows {path}, which is not there; save it first.")
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _markdown_cell(value: str | float | None) -> str:
+    text = " ".join(format_cell(value).split())
+    return re.sub(r"([\\`*|<&])|(?<=\])(?=\()", r"\\\1", text)
+
+
+# Links and images are off because a report refers to nothing outside itself, and HTML because
+# names of data sets come from anywhere.
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable(["link", "image", "autolink"])
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("jaxood"),
+    autoescape=jinja2.select_autoescape(["html"]),
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {
+    "cell": format_cell,
+    "label": label,
+    "markdown": lambda text: Markup(_MARKDOWN.render(text)),
+    "markdown_cell": _markdown_cell,
+    "markdown_source": lambda text: str(text).replace("<", r"\<"),
+}

@@ -9,52 +9,36 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kstwo
 
 from jaxood import metrics
-from jaxood.report import ResultRow, label, write_file
-
-INK, QUIET, LINE = "#2b3440", "#6b7682", "#d5dae0"
-IN_DIST = "#3a4654"
-# Okabe & Ito's colour-blind-safe palette without black, grey and the faint yellow.
-OOD = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-# Scores are told apart in other colours than sets, and by shape (after Paul Tol's palettes).
-SCORES = ("#8a98a8", "#ddaa33", "#44aa99", "#b3365b", "#332288", "#999933", "#88ccee", "#aa4499")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-DASHED = {"color": QUIET, "linewidth": 1, "linestyle": (0, (4, 3))}
-ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0, "alignment": "left"}
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": QUIET,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "lines.linewidth": 1.8,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "figure.facecolor": "white",
-}
+from jaxood.figure_style import (
+    ABOVE,
+    DASHED,
+    IN_DIST,
+    LINE,
+    MARKERS,
+    OOD,
+    QUIET,
+    SCORES,
+    STYLE,
+    cycle,
+    label_ends,
+    legend_above,
+    new_figure,
+    plain_log_ticks,
+    plain_text,
+)
+from jaxood.image_grid import image_grid as image_grid
+from jaxood.record import ResultRow, write_file
 
 
 def log_prob_histograms(values: Mapping[str, ArrayLike], in_dist: str, *, xlabel: str) -> Figure:
@@ -93,7 +77,7 @@ def score_histograms(
         raise ValueError("No value can be shown: none is finite (and positive on a log axis).")
     bins = _bins(everything, log=log)
     with rc_context(STYLE):
-        figure, ((axes,),) = _figure(7, 3.4)
+        figure, ((axes,),) = new_figure(7, 3.4)
         handles = []
         for name, array in shown.items():
             colour = _colour(name, sets, in_dist)
@@ -102,15 +86,15 @@ def score_histograms(
             axes.stairs(share, bins, fill=True, color=colour, alpha=0.22)
             handles.append(axes.stairs(share, bins, color=colour, linewidth=1.6))
             missing = sets[name].size - array.size
-            handles[-1].set_label(_text(name) + (f" ({missing} not shown)" if missing else ""))
+            handles[-1].set_label(plain_text(name) + (f" ({missing} not shown)" if missing else ""))
         if log:
             axes.set_xscale("log")
-            _plain_log_ticks(axes.xaxis)
+            plain_log_ticks(axes.xaxis)
         axes.set(xlabel=xlabel, ylabel="share of images per bin", xlim=(bins[0], bins[-1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_ylim(bottom=0)
-        _legend_above(axes, handles)
+        legend_above(axes, handles)
     return figure
 
 
@@ -137,23 +121,23 @@ def bpd_against_ratio(
     finite = np.concatenate([mean[np.isfinite(mean)] for mean in means.values()])
     log = finite.size > 0 and finite.min() > 0 and finite.max() > 4 * finite.min()
     with rc_context(STYLE):
-        figure, ((axes,),) = _figure(7, 3.8)
+        figure, ((axes,),) = new_figure(7, 3.8)
         for name, mean in means.items():
             colour = _colour(name, means, in_dist)
             stderr = np.asarray(curves[name][1], dtype=float)
             axes.fill_between(
                 ratios, mean - 2 * stderr, mean + 2 * stderr, color=colour, alpha=0.2, linewidth=0
             )
-            axes.plot(ratios, mean, color=colour, marker="o", markersize=4, label=_text(name))
+            axes.plot(ratios, mean, color=colour, marker="o", markersize=4, label=plain_text(name))
         if log:
             axes.set_yscale("log")
-            _plain_log_ticks(axes.yaxis)
+            plain_log_ticks(axes.yaxis)
         axes.set(xlabel="ratio r of test images in the batch", ylabel="bits per dimension")
         modes = ["0\nevaluation mode", "0.2\n", "0.4\n", "0.6\n", "0.8\n", "1\ntraining mode"]
         axes.set_xticks(np.linspace(0, 1, 6), modes)
         axes.set_xlim(-0.02, 1.02)
         axes.grid(axis="y", color=LINE, linewidth=0.6)
-        _label_ends(axes)
+        label_ends(axes)
     return figure
 
 
@@ -177,7 +161,7 @@ def roc_curves(scores: Mapping[str, Mapping[str, ArrayLike]], in_dist: str) -> F
     rows = math.ceil(len(scores) / columns)
     curves: dict[str, Line2D] = {}
     with rc_context(STYLE):
-        figure, grid = _figure(2.6 * columns, 3.1 * rows + 0.3, rows, columns)
+        figure, grid = new_figure(2.6 * columns, 3.1 * rows + 0.3, rows, columns)
         for axes in grid.flat[len(scores) :]:
             axes.set_axis_off()
         for k, (axes, (score, values)) in enumerate(zip(grid.flat, scores.items(), strict=False)):
@@ -187,12 +171,12 @@ def roc_curves(scores: Mapping[str, Mapping[str, ArrayLike]], in_dist: str) -> F
             for name in list(sets)[1:]:
                 fpr, tpr = metrics.roc_curve(sets[in_dist], sets[name])
                 colour = _colour(name, sets, in_dist)
-                curves[name] = axes.plot(fpr, tpr, color=colour, label=_text(name))[0]
+                curves[name] = axes.plot(fpr, tpr, color=colour, label=plain_text(name))[0]
                 areas.append(f"{metrics.auroc(sets[in_dist], sets[name]):.2f}")
             axes.legend(
-                axes.lines[1:], areas, title=_text(score), title_fontproperties={"weight": "bold"},
-                fontsize=9, ncols=4, handlelength=0.7, handletextpad=0.3, columnspacing=0.7,
-                **ABOVE,
+                axes.lines[1:], areas, fontsize=9,
+                title=plain_text(score), title_fontproperties={"weight": "bold"},
+                ncols=4, handlelength=0.7, handletextpad=0.3, columnspacing=0.7, **ABOVE,
             )  # fmt: skip
             axes.set(aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
@@ -232,7 +216,7 @@ def auroc_dots(rows: Sequence[ResultRow]) -> Figure:
     heights = [len(sets) for sets in panels.values()]
     band = max(0.5, 0.17 * len(scores))
     with rc_context(STYLE):
-        figure, grid = _figure(
+        figure, grid = new_figure(
             7.5, 1.0 + band * sum(heights) + 0.45 * len(panels), len(panels), 1,
             sharex=True, height_ratios=[height * band + 0.2 for height in heights],
         )  # fmt: skip
@@ -243,9 +227,9 @@ def auroc_dots(rows: Sequence[ResultRow]) -> Figure:
                 for row in results:
                     _dot(axes, row, position, scores)
             axes.axvline(0.5, **DASHED, zorder=1)
-            axes.set_yticks(range(len(sets)), [_text(ood) for ood in sets], fontsize=10)
+            axes.set_yticks(range(len(sets)), [plain_text(ood) for ood in sets], fontsize=10)
             axes.set_ylim(len(sets) - 0.5, -0.5)
-            axes.set_title(f"{_text(model)} trained on {_text(in_dist)}")
+            axes.set_title(f"{plain_text(model)} trained on {plain_text(in_dist)}")
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
             axes.grid(axis="x", color=LINE, linewidth=0.6)
@@ -257,7 +241,9 @@ def auroc_dots(rows: Sequence[ResultRow]) -> Figure:
         )
         bottom.set_xlabel("AUROC against the trusted set (higher is better)")
         handles = [
-            Line2D([], [], color=_cycle(SCORES, k), marker=_cycle(MARKERS, k), label=_text(score))
+            Line2D(
+                [], [], color=cycle(SCORES, k), marker=cycle(MARKERS, k), label=plain_text(score)
+            )
             for k, score in enumerate(scores)
         ]
         if any(row.paper is not None for row in rows):
@@ -266,62 +252,6 @@ def auroc_dots(rows: Sequence[ResultRow]) -> Figure:
                        markersize=7, label="reported in the paper")
             )  # fmt: skip
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
-    return figure
-
-
-def image_grid(
-    groups: Mapping[str, ArrayLike],
-    *,
-    columns: int = 8,
-    rows: int | None = None,
-    captions: Mapping[str, Sequence[str]] | None = None,
-) -> Figure:
-    """Images side by side, in titled groups.
-
-    Args:
-        groups: by title, uint8 images (n, h, w, c) with 1 or 3 channels.
-        columns: images in a row.
-        rows: rows of a group at most; all of its images where None.
-        captions: by title, a short text under each image, such as its bits per dimension.
-
-    Returns:
-        The groups above one another, every pixel drawn as it is.
-
-    Raises:
-        ValueError: if there are no images, or they are not uint8 (n, h, w, 1 or 3).
-    """
-    images = {title: np.asarray(group) for title, group in groups.items()}
-    for title, group in images.items():
-        if group.dtype != np.uint8 or group.ndim != 4 or group.shape[-1] not in (1, 3):
-            raise ValueError(
-                f"Images must be uint8 (n, h, w, 1 or 3); {title!r} is {group.dtype} {group.shape}."
-            )
-    if not images or not all(len(group) for group in images.values()):
-        raise ValueError("There is a group without images; pass at least one image a group.")
-    captions = captions or {}
-    images = {title: group[: rows and rows * columns] for title, group in images.items()}
-    canvases = {
-        title: _tile(group, columns, room=_CAPTION if title in captions else 0)
-        for title, group in images.items()
-    }
-    width = min(7.5, 0.9 * columns)
-    heights = [width * canvas.shape[0] / canvas.shape[1] for canvas in canvases.values()]
-    with rc_context(STYLE):
-        figure, grid = _figure(
-            width, sum(heights) + 0.35 * len(heights), len(heights), 1, height_ratios=heights
-        )
-        for axes, (title, canvas) in zip(grid.flat, canvases.items(), strict=True):
-            axes.imshow(canvas, interpolation="nearest")
-            axes.set_axis_off()
-            axes.set_title(_text(title))
-            _, height, width, _ = images[title].shape
-            down, right = _pitch(height, width, room=_CAPTION)
-            for k, caption in enumerate(captions.get(title, ())[: len(images[title])]):
-                row, column = divmod(k, columns)
-                axes.text(
-                    column * right + width / 2, row * down + height, caption.replace("$", r"\$"),
-                    ha="center", va="top", fontsize=8, color=QUIET,
-                )  # fmt: skip
     return figure
 
 
@@ -351,7 +281,7 @@ def training_curve(bpd: ArrayLike, *, smooth: int = 50, steps: ArrayLike | None 
     low, high = np.quantile(later if later.size else bpd[finite], [0, 0.99])
     margin = 0.08 * (high - low) or 0.5
     with rc_context(STYLE):
-        figure, ((axes,),) = _figure(7, 3.2)
+        figure, ((axes,),) = new_figure(7, 3.2)
         axes.plot(steps, bpd, color=OOD[1], alpha=0.3, linewidth=0.8, label="each step")
         axes.plot(
             steps, np.where(counts > 0, average, np.nan), color=OOD[1],
@@ -361,7 +291,7 @@ def training_curve(bpd: ArrayLike, *, smooth: int = 50, steps: ArrayLike | None 
         axes.set_ylim(low - margin, high + margin)
         axes.margins(x=0.01)
         axes.grid(axis="y", color=LINE, linewidth=0.6)
-        _legend_above(axes, axes.lines)
+        legend_above(axes, axes.lines)
     return figure
 
 
@@ -387,7 +317,7 @@ def p_value_calibration(p_values: ArrayLike, alphas: Sequence[float] = ()) -> Fi
     width = kstwo.ppf(0.95, n)
     line = np.array([0, 1])
     with rc_context(STYLE):
-        figure, ((axes,),) = _figure(4.6, 4.6)
+        figure, ((axes,),) = new_figure(4.6, 4.6)
         axes.fill_between(
             line, line - width, line + width, color=LINE, alpha=0.6, linewidth=0,
             label="95 % band of a uniform sample",
@@ -418,13 +348,6 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_file(path, image.getvalue())
 
 
-def _figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **subplots
-) -> tuple[Figure, NDArray]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
-
-
 def _in_dist_first(values: Mapping[str, ArrayLike], in_dist: str) -> dict[str, NDArray]:
     if in_dist not in values:
         raise ValueError(f"The trusted set {in_dist!r} is not among {list(values)}.")
@@ -433,16 +356,7 @@ def _in_dist_first(values: Mapping[str, ArrayLike], in_dist: str) -> dict[str, N
 
 
 def _colour(name: str, names: Iterable[str], in_dist: str) -> str:
-    return IN_DIST if name == in_dist else _cycle(OOD, list(names).index(name) - 1)
-
-
-def _cycle(items: Sequence[str], k: int) -> str:
-    return items[k % len(items)]
-
-
-def _text(name: str) -> str:
-    """A label without mathtext: a dollar sign in a data set's name must not stop a figure."""
-    return label(name).replace("$", r"\$")
+    return IN_DIST if name == in_dist else cycle(OOD, list(names).index(name) - 1)
 
 
 def _bins(values: NDArray, *, log: bool, count: int = 60) -> NDArray:
@@ -452,43 +366,10 @@ def _bins(values: NDArray, *, log: bool, count: int = 60) -> NDArray:
     return np.geomspace(low, high, count + 1) if log else np.linspace(low, high, count + 1)
 
 
-def _plain_log_ticks(axis) -> None:
-    low, high = axis.get_view_interval()
-    steps = (1, 2, 5) if high < 100 * low else (1,)
-    axis.set_major_locator(LogLocator(subs=steps, numticks=12))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-
-
-def _legend_above(axes: Axes, handles: Sequence) -> None:
-    # Roughly 90 characters, with six for each line sample, fit on a row of a seven-inch figure.
-    needed = sum(len(handle.get_label()) + 6 for handle in handles)
-    columns = math.ceil(len(handles) / math.ceil(needed / 95))
-    axes.legend(handles=handles, ncols=columns, handlelength=1.2, columnspacing=1.3, **ABOVE)
-
-
-def _label_ends(axes: Axes) -> None:
-    """Names curves at their right ends, pushed apart where they would overlap."""
-    axes.autoscale_view()  # limits are lazy, and the transform does not ask for them
-    points_per_pixel = 72 / axes.figure.dpi
-    ends = [np.asarray(line.get_xydata())[-1] for line in axes.lines]
-    heights = [axes.transData.transform(end)[1] * points_per_pixel for end in ends]
-    previous = -np.inf
-    for k in np.argsort(heights):
-        if not np.isfinite(heights[k]):
-            continue
-        previous = max(heights[k], previous + 12)
-        line = axes.lines[k]
-        axes.annotate(
-            line.get_label(), ends[k], xytext=(10, previous - heights[k]), va="center",
-            textcoords="offset points", color=line.get_color(), fontweight="bold",
-        )  # fmt: skip
-
-
 def _dot(axes: Axes, row: ResultRow, position: int, scores: Sequence[str]) -> None:
     k = scores.index(row.score)
     y = position + (k - (len(scores) - 1) / 2) * 0.72 / max(len(scores), 2)
-    colour, marker = _cycle(SCORES, k), _cycle(MARKERS, k)
+    colour, marker = cycle(SCORES, k), cycle(MARKERS, k)
     if row.paper is not None:
         axes.plot(
             row.paper, y, marker=marker, markersize=8.5, markerfacecolor="none",
@@ -499,24 +380,3 @@ def _dot(axes: Axes, row: ResultRow, position: int, scores: Sequence[str]) -> No
         axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.6, zorder=2)
     auroc = np.array(row.auroc, dtype=float)
     axes.plot(auroc, y, marker=marker, color=colour, markersize=6, clip_on=False, zorder=3)
-
-
-_CAPTION = 0.32  # room under an image for its caption, in image heights
-
-
-def _pitch(height: int, width: int, *, room: float) -> tuple[int, int]:
-    """Pixels from one image of a grid to the next, down and to the right."""
-    gap = max(1, round(width / 16))
-    return height + gap + round(room * height), width + gap
-
-
-def _tile(images: NDArray, columns: int, *, room: float) -> NDArray:
-    """One white canvas with the images in rows of ``columns``."""
-    n, height, width, _ = images.shape
-    down, right = _pitch(height, width, room=room)
-    canvas = np.full((math.ceil(n / columns) * down, columns * right, 3), 255, np.uint8)
-    for k, image in enumerate(images):
-        row, column = divmod(k, columns)
-        top, left = row * down, column * right
-        canvas[top : top + height, left : left + width] = image
-    return canvas

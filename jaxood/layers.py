@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-BATCH_NORM_MOMENTUM = 0.99
+BATCH_NORM_MOMENTUM = 0.9
 """Weight of the OLD value in a running average (Flax's convention)."""
 
 BatchNorm = functools.partial(

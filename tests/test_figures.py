@@ -8,7 +8,7 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from jaxood import figures
-from jaxood.report import ResultRow
+from jaxood.record import ResultRow
 
 
 @pytest.fixture

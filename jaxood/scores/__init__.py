@@ -1,0 +1,29 @@
+"""Scores: pure functions from images to float32 ``(n,)``, HIGHER = MORE OOD.
+
+There are two kinds, and a function's return type says which it is:
+
+- a *per-image* score is an array ``(n,)``: an image scores the same to the bit whatever images it
+  arrives with (`neg_log_prob`, `t_perm`, `typicality`);
+- a *batch* score is an `Estimate`: the images are scored among each other, the value is a
+  Monte-Carlo mean over random companions, and it comes with its standard error
+  (`mixed_log_prob`, `batch_norm_delta`).
+"""
+
+from jaxood.scores.batch_norm import (
+    Estimate,
+    batch_norm_delta,
+    batch_norm_rank,
+    mixed_log_prob,
+)
+from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality
+
+__all__ = [
+    "Estimate",
+    "batch_norm_delta",
+    "batch_norm_rank",
+    "log_prob",
+    "mixed_log_prob",
+    "neg_log_prob",
+    "t_perm",
+    "typicality",
+]

@@ -1,0 +1,140 @@
+"""What all experiments share: flags, the platform, the run folder, errors a person can act on."""
+
+import dataclasses
+import io
+import json
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+
+from jaxood.data import DataError
+from jaxood.record import write_file
+from jaxood.train import Diverged
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done here; the message says what to do instead."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Flags common to all experiments."""
+
+    platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to run. An accelerator that is asked for and absent is an error; auto takes the best
+    that JAX finds."""
+    data_dir: Path | None = None
+    """Folder of data sets (prepared by TFDS, or your own files). By default the environment
+    variable JAXOOD_DATA_DIR, then TFDS's own folder."""
+    out: Path | None = None
+    """Folder for everything this run writes, by default runs/<experiment>-…. A run that is
+    started again with the same folder resumes."""
+    seed: int = 0
+    """Seed of the initial parameters, the order of the images and all noise."""
+
+
+# Where a run happens is not what it computes: these may change when a run is resumed.
+_NOT_SETTINGS = ("platform", "data_dir", "out")
+
+
+def run(main: Callable, config_type: type, description: str | None):
+    """Parse the command line, run ``main(config)``, and end on one clear sentence if it cannot."""
+    config = tyro.cli(config_type, description=description)
+    try:
+        main(config)
+    except (UsageError, DataError, Diverged) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped: the same command goes on from the last checkpoint")
+
+
+def use_platform(name: str):
+    """Make JAX run on ``name``; call it before any other use of JAX.
+
+    Raises:
+      UsageError: if there is no such accelerator.
+    """
+    if name == "auto":
+        return
+    jax.config.update("jax_platforms", name)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        jax.config.update("jax_platforms", "cpu")
+        extra = {"gpu": "jax[cuda12]", "tpu": "jax[tpu]"}[name]
+        raise UsageError(
+            f"--platform {name}: JAX finds no {name.upper()} here, only "
+            f"{', '.join(sorted({d.platform for d in jax.devices()}))}. Install its plugin "
+            f"(pip install '{extra}') on a machine that has one, or use --platform cpu."
+        ) from error
+
+
+def open_run(out: Path, experiment: str, config: Flags) -> Path:
+    """Make the run folder, or find in it the same run to resume.
+
+    Returns:
+      ``out``.
+
+    Raises:
+      UsageError: if the folder holds another configuration, or files of something else.
+    """
+    settings = {"experiment": experiment} | {
+        k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_SETTINGS
+    }
+    text = json.dumps(settings, indent=2, default=str) + "\n"
+    file = out / "config.json"
+    if not file.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"--out {out} holds something that is not a run: choose a new folder")
+        write_file(file, text.encode())
+        return out
+    try:
+        old = json.loads(file.read_text())
+    except ValueError as error:
+        raise UsageError(f"{file} is not valid JSON: choose another --out") from error
+    new = json.loads(text)
+    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    if changed:
+        what = ", ".join(f"{k} = {old.get(k)} (now {new.get(k)})" for k in changed)
+        raise UsageError(f"--out {out} holds another run, with {what}: choose another folder")
+    return out
+
+
+def environment() -> dict:
+    """What a results record says about where it was made."""
+    devices = jax.devices()
+    return {
+        "jaxood": version("jaxood"),
+        "jax": jax.__version__,
+        "flax": version("flax"),
+        "python": platform.python_version(),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+    }
+
+
+class Scores:
+    """Arrays by name in one ``scores.npz``: what was computed once is not computed again."""
+
+    def __init__(self, path: Path):
+        """Open ``path``, or start empty where there is no such file."""
+        self.path = path
+        self.arrays: dict[str, np.ndarray] = {}
+        if path.exists():
+            with np.load(path, allow_pickle=False) as arrays:
+                self.arrays = dict(arrays)
+
+    def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array ``name``; computed, and written to disk with all others, if it is new."""
+        if name not in self.arrays:
+            self.arrays[name] = compute()
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, allow_pickle=False, **self.arrays)  # pyright: ignore[reportArgumentType]
+            write_file(self.path, buffer.getvalue())
+        return self.arrays[name]

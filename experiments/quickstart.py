@@ -1,0 +1,50 @@
+"""From trusted images to an OOD report in two minutes, offline, on a laptop.
+
+Trains a small RealNVP on scikit-learn's 8x8 digits, then shows it digits at half their brightness
+and digits turned on their side. Look at report.html in the run folder.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from experiments import batch_norm_test, common
+from experiments.batch_norm_test import Sizes, Study
+from jaxood.models.realnvp import realnvp
+
+NOTES = """
+The digits are 8×8 pixels of 17 levels, 1,198 to train on. A flow soon learns the 17 levels and
+the training images by heart, so the run stops while training and held-out images still have the
+same likelihood to within 0.1 bits per dimension. That choice is made on trusted images alone.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(common.Flags):
+    """Flags of the quickstart."""
+
+    steps: int = 150
+    """Training steps of 64 images."""
+
+
+def main(config: Config):
+    """Run the quickstart."""
+    common.use_platform(config.platform)
+    out = config.out or Path("runs/quickstart")
+    common.open_run(out, "quickstart", config)
+    sizes = Sizes(channels=16, blocks=1, steps=config.steps, images=190, null_images=199, draws=8)
+    study = Study(
+        experiment="quickstart",
+        title="Digits that do not belong",
+        preset="small",
+        model_name="realnvp",
+        model=realnvp((8, 8, 1), channels=sizes.channels, blocks=sizes.blocks),
+        in_dist="digits",
+        ood=("digits/scaled_0.5", "digits/rotated"),
+        sizes=sizes,
+        notes=NOTES,
+    )
+    return batch_norm_test.run(study, config, out)
+
+
+if __name__ == "__main__":
+    common.run(main, Config, __doc__)

@@ -1,0 +1,110 @@
+"""From a score to decisions: p-values against held-out trusted images."""
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Detector(NamedTuple):
+    """A score with its null distribution.
+
+    Attributes:
+      score: uint8 images ``(n, h, w, c)`` to ``(n,)``, higher = more OOD.
+      null: float32 ``(N,)``, sorted: the scores of held-out trusted images.
+      seen: digests of those images.
+    """
+
+    score: Callable
+    null: np.ndarray
+    seen: frozenset
+
+
+def fit(score, trusted):
+    """Calibrate a score.
+
+    With a batch score (`jaxood.scores`), the trusted images are scored among each other and so
+    are the images to judge: p-values are then those of a whole new batch that is trusted
+    altogether.
+
+    Args:
+      score: uint8 images to scores ``(n,)``, higher = more OOD.
+      trusted: uint8 ``(N, h, w, c)``, trusted images that the model was *not* trained on: it is
+        likelier to have seen those, and p-values would come out too small.
+
+    Returns:
+      A `Detector`.
+
+    Raises:
+      ValueError: if a score is NaN, or there are no images.
+    """
+    if len(trusted) == 0:
+        raise ValueError("there are no images to calibrate on: give held-out trusted images")
+    return Detector(score, np.sort(_finite(score(trusted))), frozenset(_digests(trusted)))
+
+
+def p_values(detector, images):
+    """How often a trusted image would score at least as high.
+
+    Args:
+      detector: from `fit`.
+      images: uint8 ``(n, h, w, c)`` to judge.
+
+    Returns:
+      float64 ``(n,)``: ``(1 + #{i: null_i >= score}) / (N + 1)``. For a trusted image
+      ``P(p <= a) <= a`` for every a: valid at any N, ties included.
+
+    Raises:
+      ValueError: if an image was used for calibration, or a score is NaN.
+    """
+    known = [i for i, digest in enumerate(_digests(images)) if digest in detector.seen]
+    if known:
+        raise ValueError(
+            f"{len(known)} of the {len(images)} images to judge were used for calibration (the "
+            f"first is number {known[0]}), so their p-values would mean nothing: remove them, or "
+            f"calibrate on other images"
+        )
+    return p_values_of(_finite(detector.score(images)), detector.null)
+
+
+def p_values_of(scores, null):
+    """`p_values` from scores alone: ``(n,)`` and the null's ``(N,)``, to float64 ``(n,)``."""
+    null = np.sort(null)
+    at_least = len(null) - np.searchsorted(null, scores, side="left")
+    return (1 + at_least) / (len(null) + 1)
+
+
+def decide(detector, images, *, false_positive_rate=0.05):
+    """Which images to report as OOD.
+
+    Args:
+      detector: from `fit`.
+      images: uint8 ``(n, h, w, c)`` to judge.
+      false_positive_rate: the share of trusted images that may be reported, at most.
+
+    Returns:
+      bool ``(n,)``: ``p_value <= false_positive_rate``.
+
+    Raises:
+      ValueError: if the null is too small for that rate, or as `p_values`.
+    """
+    smallest = 1 / (len(detector.null) + 1)
+    if not smallest <= false_positive_rate < 1:
+        raise ValueError(
+            f"{len(detector.null)} trusted images give p-values from {smallest:.3g} up, so a "
+            f"false-positive rate of {false_positive_rate} cannot be held: calibrate on more "
+            f"images, or choose a rate in [{smallest:.3g}, 1)"
+        )
+    return p_values(detector, images) <= false_positive_rate
+
+
+def _finite(scores):
+    scores = np.asarray(scores, np.float32)
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN")
+    return scores
+
+
+def _digests(images):
+    return [hashlib.blake2b(np.ascontiguousarray(x), digest_size=16).digest() for x in images]

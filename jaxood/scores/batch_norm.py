@@ -1,0 +1,243 @@
+"""The BatchNorm test: an image's likelihood among its companions (BatchNorm paper, Section 5)."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxood import progress
+from jaxood.density import image_keys
+from jaxood.scores.likelihood import log_prob_draw
+
+BATCHES_A_CALL = 8
+"""Mixed batches in one call of the compiled program: its memory does not grow with their number."""
+
+
+class Estimate(NamedTuple):
+    """A Monte-Carlo mean, one an image.
+
+    Attributes:
+      mean: float32 ``(n,)``.
+      stderr: float32 ``(n,)``, its standard error over draws; NaN for a single draw.
+    """
+
+    mean: np.ndarray
+    stderr: np.ndarray
+
+
+def images_in_batch(batch_size, ratio):
+    """How many of ``batch_size`` images are test images: ``ratio * batch_size``, rounded, >= 1.
+
+    At b = 64: 6 for r = 0.1, 58 for r = 0.9.
+    """
+    return max(1, round(ratio * batch_size))
+
+
+def mixed_log_prob(
+    model,
+    variables,
+    x,
+    reference,
+    ratios,
+    *,
+    key=None,
+    batch_size=64,
+    draws=4,
+    show_progress=False,
+):
+    """Training-mode log-likelihood of images mixed into batches of trusted ones (eq. 5, 6).
+
+    In a draw, the images ``x`` are shuffled and cut into groups of ``r b``; each group is filled
+    up to ``b`` with trusted images and evaluated in training mode. Draws are paired over the
+    ratios: an image meets the same noise, the groups of all ratios are cut from the same
+    shuffled order, and the trusted companions come from the same shuffled order.
+
+    These values depend on the other images in ``x``: an OOD image gives itself away among OOD
+    images. A group's last members are real images too (from the front of the order), never
+    padding, which would change the statistics.
+
+    Args:
+      model: a `DensityModel`.
+      variables: of the model.
+      x: uint8 ``(n, h, w, c)``, the images to judge.
+      reference: uint8 ``(m, h, w, c)``, trusted images, for instance the training set.
+      ratios: the ratios r of test images in a batch, each in ``[0, 1]``; 0, the limit, is
+        evaluation mode.
+      key: of the shuffles and the noise.
+      batch_size: b.
+      draws: Monte-Carlo draws.
+      show_progress: draw a progress bar on stderr.
+
+    Returns:
+      float32 ``(draws, len(ratios), n)``, nats; the mean over draws is the paper's S_{b,r}.
+
+    Raises:
+      ValueError: if there are too few images in ``x`` or ``reference`` to fill a batch with
+        different ones, or a ratio is out of range.
+    """
+    if not all(0 <= r <= 1 for r in ratios):
+        raise ValueError(f"ratios must lie in [0, 1], got {tuple(ratios)}")
+    sizes = [images_in_batch(batch_size, r) for r in ratios if r > 0]
+    if sizes and len(x) < max(sizes):
+        raise ValueError(
+            f"at r = {max(ratios)} and b = {batch_size} a batch holds {max(sizes)} different test "
+            f"images, but there are {len(x)}: give more images, or lower the batch size or r"
+        )
+    if sizes and len(reference) < batch_size - min(sizes):
+        raise ValueError(
+            f"at b = {batch_size} a batch holds up to {batch_size - min(sizes)} different trusted "
+            f"images, but there are {len(reference)}: give more, or lower the batch size"
+        )
+    key = jax.random.key(0) if key is None else key
+    order_key, noise_key = jax.random.split(key)
+    plan = _plan(order_key, len(x), len(reference), sizes, batch_size, draws)
+    evaluations = draws * -(-len(x) // batch_size) if 0 in ratios else 0
+    total = evaluations + len(plan.draw)
+
+    result = np.empty((draws, len(ratios), len(x)), np.float32)
+    with progress.bar("mixed batches", total, show=show_progress) as advance:
+        for i, ratio in enumerate(ratios):
+            if ratio == 0:
+                for d in range(draws):
+                    result[d, i] = log_prob_draw(
+                        model, variables, x, noise_key, d, batch_size, advance
+                    )
+        values = _run(model, variables, x, reference, noise_key, plan, advance)
+    for i, size in zip(np.flatnonzero(ratios), sizes, strict=True):
+        for d in range(draws):
+            mine = (plan.draw == d) & (plan.size == size)
+            # The last group is filled up from the front of the order: keep an image's own group.
+            index = plan.test[mine, :size].ravel()[: len(x)]
+            result[d, i, index] = values[mine, :size].ravel()[: len(x)]
+    return result
+
+
+class _Plan(NamedTuple):
+    """Which images make up each mixed batch.
+
+    ``test`` and ``reference`` are int32 ``(batches, batch_size)``: in each position one of them
+    is an index and the other -1. ``draw`` and ``size`` (of the test group) are int32
+    ``(batches,)``.
+    """
+
+    test: np.ndarray
+    reference: np.ndarray
+    draw: np.ndarray
+    size: np.ndarray
+
+
+def _plan(key, n, m, sizes, batch_size, draws):
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    position = np.arange(batch_size)
+    plans = []
+    for draw in range(draws):
+        order, companions = rng.permutation(n), rng.permutation(m)
+        for size in sorted(set(sizes)):
+            groups = -(-n // size)
+            # Test images from a group's start on and, from the same place in their own order, its
+            # trusted companions; both orders wrap around.
+            here = np.arange(groups)[:, None] * size + position
+            is_test = position < size
+            test = np.where(is_test, order[here % n], -1)
+            reference = np.where(is_test, -1, companions[here % m])
+            plans.append((test, reference, np.full(groups, draw), np.full(groups, size)))
+    if not plans:
+        empty = np.empty(0, np.int32)
+        return _Plan(empty, empty, empty, empty)
+    return _Plan(*(np.concatenate(part).astype(np.int32) for part in zip(*plans, strict=True)))
+
+
+def _run(model, variables, x, reference, key, plan, advance):
+    """Evaluate a plan: float32 ``(batches, batch_size)`` nats."""
+    program = _training_program(model)
+    x, reference = jnp.asarray(x), jnp.asarray(reference)
+    values = np.empty(plan.test.shape, np.float32)
+    for start in range(0, len(values), BATCHES_A_CALL):
+        rows = np.arange(start, start + BATCHES_A_CALL) % len(values)
+        batches = _gather(x, reference, plan.test[rows], plan.reference[rows])
+        result = program(variables, batches, key, plan.draw[rows])
+        count = min(BATCHES_A_CALL, len(values) - start)
+        values[start : start + count] = result[:count]
+        advance(count)
+    return values
+
+
+@jax.jit
+def _gather(x, reference, test_index, reference_index):
+    is_test = (test_index >= 0)[..., None, None, None]
+    return jnp.where(is_test, x[test_index], reference[reference_index])
+
+
+@functools.lru_cache(16)
+def _training_program(model):
+    """One program for every ratio, set and draw: batches ``(k, b, h, w, c)`` to ``(k, b)``."""
+
+    @jax.jit
+    def run(variables, batches, key, draws):
+        def batch_log_prob(batch_and_draw):
+            batch, draw = batch_and_draw
+            keys = image_keys(jax.random.fold_in(key, draw), batch)
+            return model.log_prob(variables, batch, train=True, key=keys)
+
+        return lax.map(batch_log_prob, (batches, draws))
+
+    return run
+
+
+def batch_norm_delta(model, variables, x, reference, *, r1=0.1, r2=0.9, **options):
+    """Score ``Delta = |S_{b,r1} - S_{b,r2}|`` (eq. 7): a batch score.
+
+    Args:
+      model: a `DensityModel` with BatchNorm.
+      variables: of the model.
+      x: uint8 ``(n, h, w, c)``, the images to judge, scored among each other.
+      reference: uint8 ``(m, h, w, c)``, trusted images.
+      r1: the smaller ratio; 0 is evaluation mode.
+      r2: the larger ratio.
+      **options: of `mixed_log_prob`.
+
+    Returns:
+      An `Estimate` in nats, higher = more OOD. The standard error is that of the paired
+      difference.
+
+    Raises:
+      ValueError: unless ``0 <= r1 < r2 <= 1``; and as `mixed_log_prob`.
+    """
+    if not 0 <= r1 < r2 <= 1:
+        raise ValueError(f"ratios must be 0 <= r1 < r2 <= 1, got r1 = {r1}, r2 = {r2}")
+    draws = mixed_log_prob(model, variables, x, reference, (r1, r2), **options)
+    return delta(draws[:, 0], draws[:, 1])
+
+
+def delta(log_prob_1, log_prob_2):
+    """``|mean over draws of log_prob_1 - log_prob_2|`` and its standard error.
+
+    Args:
+      log_prob_1: ``(draws, n)`` nats, at the ratio r1.
+      log_prob_2: ``(draws, n)`` nats, at the ratio r2, paired.
+
+    Returns:
+      An `Estimate`, nats.
+    """
+    difference = np.asarray(log_prob_1, np.float64) - log_prob_2
+    draws = len(difference)
+    with np.errstate(invalid="ignore"):
+        spread = difference.std(0, ddof=1) if draws > 1 else np.full(difference.shape[1], np.nan)
+    mean = np.abs(difference.mean(0))
+    return Estimate(mean.astype(np.float32), (spread / np.sqrt(draws)).astype(np.float32))
+
+
+def batch_norm_rank(delta, null_delta):
+    """Score T: the rank of Delta among held-out trusted images (eq. 8): a batch score.
+
+    Args:
+      delta: ``(n,)``, of the images to judge.
+      null_delta: ``(N,)``, of held-out trusted images, scored in the same way.
+
+    Returns:
+      float32 ``(n,)``: ``#{i: Delta_i <= Delta}``, in ``[0, N]``.
+    """
+    return np.searchsorted(np.sort(null_delta), delta, side="right").astype(np.float32)

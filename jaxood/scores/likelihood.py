@@ -1,0 +1,102 @@
+"""Scores of one image's own likelihood under evaluation-mode BatchNorm."""
+
+import functools
+
+import jax
+import numpy as np
+
+from jaxood import progress
+from jaxood.density import image_keys
+
+
+def log_prob(model, variables, x, *, key=None, draws=1, batch_size=64, show_progress=False):
+    """Log-likelihood in evaluation mode: a per-image quantity.
+
+    Args:
+      model: a `DensityModel`.
+      variables: of the model.
+      x: uint8 ``(n, h, w, c)``.
+      key: of the model's noise; an image's noise is a function of this key and the image alone.
+      draws: noise draws an image; the log-likelihoods are averaged (a lower bound).
+      batch_size: images at a time; the last batch is padded, so the program compiles once.
+      show_progress: draw a progress bar on stderr.
+
+    Returns:
+      float32 ``(n,)``, nats.
+    """
+    key = jax.random.key(0) if key is None else key
+    batches = -(-len(x) // batch_size)
+    total = np.zeros(len(x), np.float64)
+    with progress.bar("evaluation mode", draws * batches, show=show_progress) as advance:
+        for draw in range(draws):
+            total += log_prob_draw(model, variables, x, key, draw, batch_size, advance)
+    return (total / draws).astype(np.float32)
+
+
+def log_prob_draw(model, variables, x, key, draw, batch_size, advance=lambda count: None):
+    """One noise draw of `log_prob`: float32 ``(n,)`` nats; ``advance(1)`` after each batch."""
+    evaluate = _evaluation_program(model)
+    result = np.empty(len(x), np.float32)
+    for start in range(0, len(x), batch_size):
+        batch = x[start : start + batch_size]
+        padding = [(0, batch_size - len(batch))] + [(0, 0)] * 3
+        values = evaluate(variables, np.pad(batch, padding), key, draw)
+        result[start : start + batch_size] = values[: len(batch)]
+        advance(1)
+    return result
+
+
+@functools.lru_cache(16)
+def _evaluation_program(model):
+    @jax.jit
+    def evaluate(variables, x, key, draw):
+        return model.log_prob(variables, x, key=image_keys(jax.random.fold_in(key, draw), x))
+
+    return evaluate
+
+
+def neg_log_prob(model, variables, x, **options):
+    """Score ``-log p(x)`` in nats, evaluation mode: a per-image score (both papers' baseline).
+
+    Args:
+      model: a `DensityModel`.
+      variables: of the model.
+      x: uint8 ``(n, h, w, c)``.
+      **options: of `log_prob`.
+
+    Returns:
+      float32 ``(n,)``, higher = more OOD.
+    """
+    return -log_prob(model, variables, x, **options)
+
+
+def t_perm(log_prob, null_log_prob):
+    """Two-sided rank of a likelihood among trusted ones: a per-image score.
+
+    Song et al. 2017; BatchNorm paper, eq. 2 (whose range is in fact [0, N/2]).
+
+    Args:
+      log_prob: ``(n,)``, of the images to judge.
+      null_log_prob: ``(N,)``, of held-out trusted images.
+
+    Returns:
+      float32 ``(n,)``: ``|#{i: log p(x_i) <= log p(x)} - N/2|``, in ``[0, N/2]``.
+    """
+    rank = np.searchsorted(np.sort(null_log_prob), log_prob, side="right")
+    return np.abs(rank - len(null_log_prob) / 2).astype(np.float32)
+
+
+def typicality(log_prob, null_log_prob):
+    """Distance of a likelihood from the entropy of the model on trusted images: a per-image score.
+
+    Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using
+    typicality", for batches of one image.
+
+    Args:
+      log_prob: ``(n,)`` nats, of the images to judge.
+      null_log_prob: ``(N,)`` nats, of held-out trusted images.
+
+    Returns:
+      float32 ``(n,)`` nats: ``|log p(x) - mean_i log p(x_i)|``.
+    """
+    return np.abs(log_prob - np.mean(null_log_prob)).astype(np.float32)

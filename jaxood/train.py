@@ -1,0 +1,261 @@
+"""One training loop for every model: jit-compiled, resumable, with a progress bar."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jaxood import checkpoint, progress
+from jaxood.density import bits_per_dim
+from jaxood.layers import BATCH_NORM_MOMENTUM
+
+
+class TrainState(NamedTuple):
+    """Everything that a run needs to go on: a pytree of arrays.
+
+    Attributes:
+      step: int32, updates done.
+      params: of the model.
+      batch_stats: running BatchNorm statistics, ``{}`` for a model without BatchNorm.
+      opt_state: of the optimizer.
+      losses: float32 ``(steps,)``, one a step; zero where still to come.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    losses: jax.Array
+
+    @property
+    def variables(self):
+        """What a model's functions take."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class Diverged(RuntimeError):
+    """The loss or a gradient became NaN or infinite; the last good state is kept."""
+
+
+def neg_log_prob_loss(model):
+    """Maximum likelihood for a `DensityModel`: minus the batch mean of ``log_prob``, in nats.
+
+    Returns:
+      ``(variables, batch, key) -> (loss, batch_stats)``, the form that `fit` takes, in training
+      mode; ``batch`` is uint8 images.
+    """
+
+    def loss(variables, batch, key):
+        log_prob, batch_stats = model.log_prob(
+            variables, batch, train=True, key=key, mutable=["batch_stats"]
+        )
+        return -log_prob.mean(), batch_stats
+
+    return loss
+
+
+def init_state(variables, optimizer, steps):
+    """The state before the first of ``steps`` updates."""
+    params = variables["params"]
+    batch_stats = variables.get("batch_stats", {})
+    losses = jnp.zeros(steps, jnp.float32)
+    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), losses)
+
+
+def make_train_steps(loss, optimizer, batch_size, seed):
+    """Compile a whole run of updates into one program.
+
+    Batches are drawn without replacement, epoch by epoch. Batch and noise are functions of
+    ``seed`` and the step alone, so a run that is resumed is the run that was not stopped.
+
+    Args:
+      loss: ``(variables, batch, key) -> (loss, batch_stats)``.
+      optimizer: an optax optimizer.
+      batch_size: images an update.
+      seed: int.
+
+    Returns:
+      ``(state, data, stop) -> (state, ok)``, which updates until step ``stop``. It ends early,
+      with ``ok`` False and the state before the offending update, when the loss or a gradient
+      is not finite. ``data`` is a pytree of arrays with a common leading axis. The state given
+      is donated.
+    """
+    gradient = jax.value_and_grad(
+        lambda params, batch_stats, batch, key: loss(
+            {"params": params, "batch_stats": batch_stats}, batch, key
+        ),
+        has_aux=True,
+    )
+    order_key, noise_key = jax.random.split(jax.random.key(seed))
+
+    def step(state, data):
+        n = len(jax.tree.leaves(data)[0])
+        batches = n // batch_size
+        epoch, place = state.step // batches, state.step % batches
+        order = jax.random.permutation(jax.random.fold_in(order_key, epoch), n)
+        chosen = lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
+        batch = jax.tree.map(lambda a: a[chosen], data)
+        key = jax.random.fold_in(noise_key, state.step)
+        (loss, batch_stats), grads = gradient(state.params, state.batch_stats, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        losses = state.losses.at[state.step].set(loss.astype(jnp.float32))
+        new = TrainState(state.step + 1, params, batch_stats, opt_state, losses)
+        ok = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state), ok
+
+    def run(state, data, stop):
+        return lax.while_loop(
+            lambda carry: carry[1] & (carry[0].step < stop),
+            lambda carry: step(carry[0], data),
+            (state, jnp.bool_(True)),
+        )
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def fit(
+    loss,
+    variables,
+    data,
+    *,
+    steps,
+    batch_size=64,
+    optimizer=None,
+    seed=0,
+    directory=None,
+    save_every=60.0,
+    show_progress=True,
+):
+    """Train, from the newest checkpoint in ``directory`` if there is one.
+
+    Args:
+      loss: ``(variables, batch, key) -> (loss in nats, batch_stats)``; see `neg_log_prob_loss`.
+      variables: initial values.
+      data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are. They
+        are put on the device once.
+      steps: updates in all.
+      batch_size: images an update.
+      optimizer: optax; by default Adam at 1e-3, as in the BatchNorm paper.
+      seed: fixes the order of the images and all noise.
+      directory: for checkpoints; without one none are written.
+      save_every: seconds between checkpoints; one is also written at the end.
+      show_progress: draw a progress bar (bits per dimension, images a second) on stderr.
+
+    Returns:
+      The final `TrainState`.
+
+    Raises:
+      ValueError: if there are fewer images than ``batch_size``.
+      Diverged: if the loss or a gradient is not finite.
+    """
+    optimizer = optimizer or optax.adam(1e-3)
+    state = init_state(variables, optimizer, steps)
+    images = jax.tree.leaves(data)[0]
+    if len(images) < batch_size:
+        raise ValueError(
+            f"{len(images)} images do not fill one batch of {batch_size}: lower the batch size"
+        )
+    if directory is not None:
+        state = checkpoint.restore(directory, state) or state
+    data = jax.device_put(data)
+    train_steps = make_train_steps(loss, optimizer, batch_size, seed)
+
+    done = int(state.step)
+    saved_at = time.monotonic()
+    chunk = 1
+    with progress.bar("training", steps, done=done, show=show_progress) as advance:
+        while done < steps:
+            started = time.monotonic()
+            state, ok = train_steps(state, data, min(done + chunk, steps))
+            before, done, ok = done, int(state.step), bool(ok)
+            now = time.monotonic()
+            if directory is not None and done > before:
+                if done == steps or not ok or now - saved_at > save_every:
+                    checkpoint.save(directory, done, state)
+                    saved_at = now
+            if not ok:
+                raise Diverged(
+                    f"the loss or a gradient became NaN or infinite in step {done + 1} of {steps}; "
+                    + (f"the state before it is in {directory}. " if directory else "")
+                    + "Lower the learning rate, or start from another seed."
+                )
+            recent = bits_per_dim(-np.mean(state.losses[before:done]), images.shape[1:])
+            rate = (done - before) * batch_size / (now - started)
+            advance(done - before, f"{recent:.3f} bits/dim  {rate:,.0f} images/s")
+            # The first call compiles. After it, aim at a refresh every second or so.
+            if before > 0:
+                chunk = max(1, min(2 * chunk, int(chunk / (now - started))))
+    return state
+
+
+def population_statistics(model, variables, images, *, batch_size=64, seed=0, show_progress=True):
+    """BatchNorm statistics over the whole training set (BatchNorm paper, Section 4).
+
+    Running averages after a short training are noisy. These are the moments of all batches of
+    one pass in training mode, merged: the mean of the batch means and, by the law of total
+    variance, the mean of the batch variances plus the variance of the batch means. The last
+    batch is filled up with the first images of the (random) order.
+
+    Args:
+      model: a `DensityModel`.
+      variables: of the model.
+      images: uint8 ``(n, h, w, c)``, ``n >= batch_size``.
+      batch_size: of the batches whose moments are merged; use that of the training.
+      seed: of the order and the dequantization noise.
+      show_progress: draw a progress bar on stderr.
+
+    Returns:
+      ``batch_stats`` to put into ``variables``.
+    """
+    order_key, noise_key = jax.random.split(jax.random.key(seed))
+    batches = -(-len(images) // batch_size)
+    order = jax.random.permutation(order_key, len(images))
+    order = jnp.resize(order, (batches, batch_size))
+
+    def is_moments(tree):
+        return tree.keys() == {"mean", "var"}
+
+    @jax.jit
+    def merge_batches(merged, params, images, start, stop):
+        # From running statistics of zero, one update leaves (1 - momentum) times the moments.
+        blank = {"params": params, "batch_stats": jax.tree.map(jnp.zeros_like, merged)}
+
+        def merge_batch(i, merged):
+            _, moments = model.log_prob(
+                blank,
+                images[order[i]],
+                train=True,
+                key=jax.random.fold_in(noise_key, i),
+                mutable=["batch_stats"],
+            )
+
+            def merge(so_far, batch):
+                mean, var = (batch[k] / (1 - BATCH_NORM_MOMENTUM) for k in ("mean", "var"))
+                weight = 1 / (i + 1)
+                gap = mean - so_far["mean"]
+                return {
+                    "mean": so_far["mean"] + weight * gap,
+                    "var": so_far["var"]
+                    + weight * (var - so_far["var"])
+                    + weight * (1 - weight) * gap**2,
+                }
+
+            return jax.tree.map(merge, merged, moments, is_leaf=is_moments)
+
+        return lax.fori_loop(start, stop, merge_batch, merged)
+
+    merged = variables["batch_stats"]  # the first batch has weight one: any start will do
+    images = jax.device_put(images)
+    with progress.bar("population statistics", batches, show=show_progress) as advance:
+        for start in range(0, batches, 16):
+            stop = min(start + 16, batches)
+            merged = jax.block_until_ready(
+                merge_batches(merged, variables["params"], images, start, stop)
+            )
+            advance(stop - start)
+    return merged

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 from experiments import batch_norm_test, common
-from experiments.batch_norm_test import Sizes, Study
+from experiments.batch_norm_study import Sizes, Study
 from jaxood.models.realnvp import realnvp
 
 NOTES = """
@@ -31,7 +31,7 @@ def main(config: Config):
     common.use_platform(config.platform)
     out = config.out or Path("runs/quickstart")
     common.open_run(out, "quickstart", config)
-    sizes = Sizes(channels=16, blocks=1, steps=config.steps, images=190, null_images=199, draws=8)
+    sizes = Sizes(channels=16, blocks=1, steps=config.steps, images=149, null_sets=2, draws=4)
     study = Study(
         experiment="quickstart",
         title="Digits that do not belong",

@@ -1,0 +1,16 @@
+"""Out-of-distribution detection with deep generative models, in JAX and Flax."""
+
+from jaxood import data, detector, metrics, scores, train
+from jaxood.density import DensityModel, bits_per_dim
+from jaxood.models.realnvp import realnvp
+
+__all__ = [
+    "DensityModel",
+    "bits_per_dim",
+    "data",
+    "detector",
+    "metrics",
+    "realnvp",
+    "scores",
+    "train",
+]

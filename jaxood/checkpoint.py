@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -23,7 +24,9 @@ def save(directory, step, tree):
       tree: pytree of arrays.
     """
     with _manager(directory) as manager:
-        manager.save(step, args=ocp.args.StandardSave(tree))
+        # Orbax gives scalars a format of their own, and reads them back as Python numbers.
+        arrays = jax.tree.map(np.asarray, tree)
+        manager.save(step, args=ocp.args.StandardSave(arrays))
 
 
 def restore(directory, like):
@@ -45,7 +48,7 @@ def restore(directory, like):
         step = manager.latest_step()
         if step is None:
             return None
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
         try:
             return manager.restore(step, args=ocp.args.StandardRestore(like))
         except Exception as error:  # orbax raises a different type for each kind of mismatch

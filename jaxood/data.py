@@ -10,32 +10,29 @@ source that has them, checks them, and applies the transforms that the name ends
 
 Sources, in order, each looked for in the data folder and in its immediate sub-folders: a prepared
 TFDS folder (read without TensorFlow), `<name>.npz`, a folder `<name>/` of images or of MNIST-style
-idx files; last, a TFDS download, which needs the extra `jaxood[tfds]`.
+idx files; last, a TFDS download, which needs the extra `jaxood[tfds]`. The first that has the
+split is read.
 """
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
-import io
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxood import files
+from jaxood.files import Loaded, Prepare, Shape
 from jaxood.transforms import DataError, by_name, check_images, contrast, rotate, scale, to_uint8
 
 __all__ = ["DATASETS", "DataError", "Dataset", "contrast", "load", "names", "rotate", "scale"]
-
-Loaded = tuple[np.ndarray, np.ndarray | None]
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 # --------------------------------------------------------------------------------- the registry
@@ -72,13 +69,13 @@ class Dataset:
         embedded: Reads a split of a set that is installed with scikit-learn.
     """
 
-    shape: tuple[int, int, int]
+    shape: Shape
     note: str
     tfds: str = ""
     splits: Mapping[str, Sequence[str]] = field(
         default_factory=lambda: {"train": ["train"], "test": ["test"]}
     )
-    prepare: Callable[[Any, tuple[int, int]], Any] | None = None
+    prepare: Prepare | None = None
     limit: int | None = None
     files: tuple[str, ...] = ()
     embedded: Callable[[str], Loaded] | None = None
@@ -176,8 +173,8 @@ def load(
         training faces, and from a folder of the original files they are 000001.jpg on.
 
     Raises:
-        DataError: The name, split or transform does not exist, no source has the set, or a file
-            is damaged, pickled, or holds anything but uint8 images of one size.
+        DataError: The name, split or transform does not exist, no source has the set and split,
+            or a file is damaged, pickled, or holds anything but uint8 images of one size.
     """
     root = data_dir or os.environ.get("JAXOOD_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
     root = Path(root or "~/tensorflow_datasets").expanduser()
@@ -186,7 +183,7 @@ def load(
         places += sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
 
     base, transforms = os.path.expanduser(name), []
-    while base not in DATASETS and not any(_own([base], [Path(), *places])):
+    while base not in DATASETS and not any(files.find([base], [Path(), *places])):
         base, _, last = base.rpartition("/")
         if not base:
             raise DataError(
@@ -198,7 +195,7 @@ def load(
     if base in DATASETS:
         images, labels = _registered(base, split, places)
     else:
-        images, labels = _read(next(_own([base], [Path(), *places])), split)
+        images, labels = files.read(next(files.find([base], [Path(), *places])), split)
     for transform in transforms:
         images = transform(images)
     return images, labels
@@ -210,30 +207,33 @@ def _registered(name: str, split: str, places: Sequence[Path]) -> Loaded:
         raise DataError(f"{name} has no split {split!r}; ask for {' or '.join(spec.splits)}")
     if spec.embedded:
         return check_images(*spec.embedded(split), name, spec.shape)
-    for place in places:
-        prepared = [info.parent for info in (place / spec.tfds).glob("*/dataset_info.json")]
-        versions = [folder for folder in prepared if re.fullmatch(r"\d+(\.\d+)*", folder.name)]
-        if versions:
-            newest = max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
-            return _read_tfds(newest, name, split)
-    for path in _own([name, *spec.files], places):
-        # A download that broke off leaves a folder of this name without a single image.
-        if path.is_file() or any(
-            f.suffix.lower() in _SUFFIXES or "-ubyte" in f.name for f in path.rglob("*")
-        ):
-            return _read(path, split, spec)
-    return _read_tfds(_download(name, places[0]), name, split)
-
-
-def _own(stems: Sequence[str], places: Sequence[Path]) -> Iterator[Path]:
-    """Existing files and folders of the user's own under these names."""
-    paths = (p / f for p in places for stem in stems for f in (f"{stem}.npz", stem))
-    return (path for path in paths if path.exists())
-
-
-def _why(error: Exception) -> str:
-    """An error of a library in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    sources = chain(
+        (partial(_read_tfds, folder, name) for folder in _prepared(spec.tfds, places)),
+        (
+            partial(files.read, path, shape=spec.shape, prepare=spec.prepare, limit=spec.limit)
+            for path in files.find([name, *spec.files], places)
+            # A download that broke off leaves a folder of this name without a single image.
+            if files.holds_images(path)
+        ),
+    )
+    found = []
+    for read in sources:
+        try:
+            return read(split)
+        except files.MissingSplit as missing:
+            found.append(missing.found)
+    if found:
+        absent = f"{name}: no source has the split {split!r} ({'; '.join(found)})"
+    else:
+        absent = (
+            f"{name} is not in {places[0]} or its sub-folders (looked for TFDS's {spec.tfds}, and "
+            f"for {', '.join(f'{n}.npz and {n}/' for n in (name, *spec.files))})"
+        )
+    folder = _download(name, places[0], absent)
+    try:
+        return _read_tfds(folder, name, split)
+    except files.MissingSplit as missing:  # TFDS takes a folder that it finds for a whole set
+        raise DataError(f"{absent}; delete {folder} and prepare the whole set again") from missing
 
 
 # --------------------------------------------------------------------------------- embedded sets
@@ -276,6 +276,15 @@ def _photos(split: str, *labels: int) -> Loaded:
 # ----------------------------------------------------------------------------------------- TFDS
 
 
+def _prepared(tfds_name: str, places: Sequence[Path]) -> Iterator[Path]:
+    """The folder of the newest prepared version in each place that has one."""
+    for place in places:
+        folders = [info.parent for info in (place / tfds_name).glob("*/dataset_info.json")]
+        versions = [folder for folder in folders if re.fullmatch(r"\d+(\.\d+)*", folder.name)]
+        if versions:
+            yield max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
+
+
 def _read_tfds(folder: Path, name: str, split: str) -> Loaded:
     """A prepared TFDS folder, without TensorFlow."""
     import tensorflow_datasets as tfds
@@ -296,17 +305,16 @@ def _read_tfds(folder: Path, name: str, split: str) -> Loaded:
         ) from error
     except Exception as error:  # array_record raises bare RuntimeErrors, the JSON files others
         raise DataError(
-            f"{folder}: damaged, or not readable as {name} ({_why(error)}); delete it and prepare "
-            "the set again"
+            f"{folder}: damaged, or not readable as {name} ({files.why(error)}); delete it and "
+            "prepare the set again"
         ) from error
     if wanted is None:
-        raise DataError(
-            f"{name}: {folder} has the splits {', '.join(sorted(have))} and none for {split!r}; "
-            "delete it and prepare the whole set again"
-        )
+        remedy = "delete it and prepare the whole set again"
+        raise files.MissingSplit(folder, split, have, remedy)
     if "+" in wanted:  # Omniglot's small sets share drawings
         records = list({record["image"]: record for record in records}.values())
-    images = _decode([(f"{folder}[{wanted}]", r["image"]) for r in records], spec)
+    encoded = [(f"{folder}[{wanted}]", record["image"]) for record in records]
+    images = files.decode(encoded, spec.shape, spec.prepare)
     labels = np.array([r["label"] for r in records]) if "label" in builder.info.features else None
     return check_images(images, labels, folder, spec.shape)
 
@@ -316,151 +324,24 @@ def _parts(splits: str) -> list[str]:
     return [part.partition("[")[0] for part in splits.split("+")]
 
 
-def _download(name: str, root: Path) -> Path:
-    """Downloads and prepares a registered set under `root`, by TFDS; its folder."""
-    spec = DATASETS[name]
-    remedy = f"or put {name}.npz or a folder {name} of images there"
+def _download(name: str, root: Path, absent: str) -> Path:
+    """Downloads and prepares a registered set under `root`, by TFDS; its folder.
+
+    `absent` is the beginning of the message where that cannot be: why it is asked for.
+    """
+    remedy = f"or put {name}.npz or a folder {name} of images in {root}"
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
-            f"{name} is not in {root} or its sub-folders (looked for TFDS's {spec.tfds}, and for "
-            f"{', '.join(f'{n}.npz and {n}/' for n in (name, *spec.files))}), and to download it "
-            f"TensorFlow is missing: pip install 'jaxood[tfds]', {remedy}"
+            f"{absent}, and to download it TensorFlow is missing: pip install 'jaxood[tfds]', "
+            f"{remedy}"
         )
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(spec.tfds, data_dir=root, file_format="array_record")
+        builder = tfds.builder(DATASETS[name].tfds, data_dir=root, file_format="array_record")
         builder.download_and_prepare()
     except Exception as error:  # whatever the network and some thirty libraries may raise
         raise DataError(
-            f"{name} is not in {root}, and TFDS could not download it ({_why(error)}); try again, "
-            f"{remedy}"
+            f"{absent}, and TFDS could not download it ({files.why(error)}); try again, {remedy}"
         ) from error
     return Path(builder.data_path)
-
-
-# ---------------------------------------------------------------------------- files of one's own
-
-
-def _read(path: Path, split: str, spec: Dataset | None = None) -> Loaded:
-    """A `.npz` file, or a folder of idx files or images."""
-    shape, limit = (spec.shape, spec.limit) if spec else (None, None)
-    if not path.is_dir():
-        images, labels = _read_npz(path, split)
-    elif idx := _find_idx(path, split, "images-idx3"):
-        labels = _find_idx(path, split, "labels-idx1")
-        images, labels, path = _read_idx(idx), labels and _read_idx(labels), idx
-    else:
-        files, labels = _list_images(path, split)
-        images = _decode([(str(f), f) for f in files[:limit]], spec)
-    return check_images(images[:limit], None if labels is None else labels[:limit], path, shape)
-
-
-def _read_npz(path: Path, split: str) -> Loaded:
-    if not zipfile.is_zipfile(path):
-        raise DataError(
-            f"{path}: neither a folder nor a whole .npz file; write it (again) with numpy.savez"
-        )
-    pairs = [(f"x_{split}", f"y_{split}"), ("images", "labels"), ("x", "y"), ("arr_0", "arr_1")]
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if any(key.startswith("x_") for key in arrays):
-                pairs = pairs[:1]
-            x, y = next((pair for pair in pairs if pair[0] in arrays), (None, None))
-            if x is not None:
-                return arrays[x], arrays[y] if y in arrays else None
-            have = ", ".join(arrays) or "nothing"
-    except Exception as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"{path}: holds pickled Python objects, which may run code and are never read; "
-                "store plain uint8 arrays with numpy.savez"
-            ) from None
-        raise DataError(f"{path}: damaged .npz file ({_why(error)}); write it again") from error
-    raise DataError(
-        f"{path}: no images for the split {split!r}; it holds {have}: name them x_{split} and "
-        f"y_{split}"
-    )
-
-
-def _find_idx(folder: Path, split: str, kind: str) -> Path | None:
-    stem = f"{'t10k' if split == 'test' else split}-{kind}-ubyte"
-    return next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """The array of an idx file: two zero bytes, type (8: uint8), rank, big-endian sizes, data."""
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            raw = file.read()
-        if raw[:3] != b"\0\0\x08":
-            raise ValueError("it does not start as an idx file of bytes")
-        shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-    except Exception as error:
-        raise DataError(f"{path}: damaged idx file ({_why(error)}); get it again") from error
-
-
-def _list_images(folder: Path, split: str) -> tuple[list[Path], np.ndarray | None]:
-    """Image files of a split in name order, and classes where they lie in sub-folders."""
-
-    def folders(path: Path) -> list[Path]:
-        return sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
-
-    def images(path: Path) -> list[Path]:
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
-
-    splits = {"train", "test", split} & {p.name for p in folders(folder)}
-    if splits and split not in splits:
-        raise DataError(f"{folder}: no split {split!r}; it has {', '.join(sorted(splits))}")
-    root = folder / split if splits else folder
-    flat, classes = images(root), [images(path) for path in folders(root)]
-    if not flat and not any(classes):
-        raise DataError(
-            f"{root}: no images in this folder; put {', '.join(_SUFFIXES)} files there, or "
-            "MNIST-style idx files"
-        )
-    if flat and any(classes):
-        raise DataError(
-            f"{root}: images lie both in this folder and in sub-folders; move them so that all do "
-            "the same"
-        )
-    labels = np.repeat(np.arange(len(classes)), [len(c) for c in classes])
-    return flat or list(chain(*classes)), None if flat else labels
-
-
-def _decode(files: Sequence[tuple[str, Path | bytes]], spec: Dataset | None) -> np.ndarray:
-    """Image files or encoded images, each with its name for messages, as one array."""
-    from PIL import Image
-
-    images = np.empty(0, np.uint8)
-    for i, (name, file) in enumerate(files):
-        try:
-            stream = io.BytesIO(file) if isinstance(file, bytes) else file
-            with Image.open(stream, formats=("PNG", "JPEG", "BMP", "WEBP")) as image:
-                pixels = np.asarray(_converted(image, spec))
-        except Exception as error:  # Pillow's decoders raise many types
-            raise DataError(
-                f"{name}: not a readable image ({_why(error)}); replace or remove it"
-            ) from error
-        if pixels.dtype != np.uint8:
-            raise DataError(f"{name}: a {pixels.dtype} image; convert it to 8 bits a channel")
-        if i == 0:
-            images = np.empty((len(files), *pixels.shape), np.uint8)
-        if pixels.shape != images.shape[1:]:
-            raise DataError(
-                f"{name}: this image is {pixels.shape}, those before it {images.shape[1:]}; make "
-                "all images one size and one mode"
-            )
-        images[i] = pixels
-    return images
-
-
-def _converted(image: Any, spec: Dataset | None) -> Any:
-    if image.mode[0] in "IF":  # 16 bits and more: refused by the caller, Pillow would clip
-        return image
-    gray = spec.shape[-1] == 1 if spec else image.mode in ("1", "L", "LA")
-    if spec and spec.prepare and image.size != (spec.shape[1], spec.shape[0]):
-        image = spec.prepare(image, (spec.shape[1], spec.shape[0]))
-    mode = "L" if gray else "RGB"
-    return image if image.mode == mode else image.convert(mode)

@@ -21,17 +21,18 @@ class Detector(NamedTuple):
     seen: frozenset
 
 
-def fit(score, trusted):
+def fit(score, trusted, *, set_size=None):
     """Calibrate a score.
 
-    With a batch score (`jaxood.scores`), the trusted images are scored among each other and so
-    are the images to judge: p-values are then those of a whole new batch that is trusted
-    altogether.
+    With a batch score (`jaxood.scores`), images are scored among each other, and those of one set
+    move together. Give ``set_size``, the number of images that will be judged at a time: the
+    trusted images are then scored in sets of that size, and the null holds what sets do.
 
     Args:
       score: uint8 images to scores ``(n,)``, higher = more OOD.
       trusted: uint8 ``(N, h, w, c)``, trusted images that the model was *not* trained on: it is
         likelier to have seen those, and p-values would come out too small.
+      set_size: for a batch score, how many images to score at a time; all by default.
 
     Returns:
       A `Detector`.
@@ -41,7 +42,9 @@ def fit(score, trusted):
     """
     if len(trusted) == 0:
         raise ValueError("there are no images to calibrate on: give held-out trusted images")
-    return Detector(score, np.sort(_finite(score(trusted))), frozenset(_digests(trusted)))
+    sets = np.array_split(trusted, max(1, len(trusted) // (set_size or len(trusted))))
+    null = np.concatenate([_finite(score(images)) for images in sets])
+    return Detector(score, np.sort(null), frozenset(_digests(trusted)))
 
 
 def p_values(detector, images):
@@ -107,4 +110,4 @@ def _finite(scores):
 
 
 def _digests(images):
-    return [hashlib.blake2b(np.ascontiguousarray(x), digest_size=16).digest() for x in images]
+    return [hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in images]

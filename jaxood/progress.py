@@ -1,35 +1,48 @@
-"""Progress bars on stderr."""
+"""Progress of long work on stderr: a bar on a terminal or in a notebook, else a line at times."""
 
 import contextlib
+import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+SECONDS_A_LINE = 15.0
+
 
 @contextlib.contextmanager
 def bar(description, total, *, done=0, show=True):
-    """A progress bar for long work.
+    """Show how far some work is.
 
     Args:
       description: what is being done.
       total: how many units it has.
       done: how many were done before.
-      show: False draws nothing.
+      show: False shows nothing.
 
     Yields:
-      ``advance(count, note="")``: ``count`` more units are done; ``note`` is shown beside the bar.
+      ``advance(count, note="")``: ``count`` more units are done; ``note`` is shown beside them.
     """
-    columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
-        task = progress.add_task(description, total=total, completed=done, note="")
+    console = Console(stderr=True)
+    if console.is_terminal or console.is_jupyter:
+        columns = (
+            TextColumn("{task.description:<21}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=console, disable=not show) as progress:
+            task = progress.add_task(description, total=total, completed=done, note="")
+            yield lambda count, note="": progress.update(task, advance=count, note=note)
+        return
 
-        def advance(count, note=""):
-            progress.update(task, advance=count, note=note)
+    next_line = time.monotonic() + SECONDS_A_LINE
 
-        yield advance
+    def advance(count, note=""):
+        nonlocal done, next_line
+        done += count
+        if show and (done == total or time.monotonic() >= next_line):
+            console.print(f"{description} {done}/{total} {note}", highlight=False, soft_wrap=True)
+            next_line = time.monotonic() + SECONDS_A_LINE
+
+    yield advance

@@ -13,6 +13,7 @@ from jaxood.scores.batch_norm import (
     Estimate,
     batch_norm_delta,
     batch_norm_rank,
+    delta,
     mixed_log_prob,
 )
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality
@@ -21,6 +22,7 @@ __all__ = [
     "Estimate",
     "batch_norm_delta",
     "batch_norm_rank",
+    "delta",
     "log_prob",
     "mixed_log_prob",
     "neg_log_prob",

@@ -1,0 +1,167 @@
+"""The BatchNorm test's figures and report."""
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.batch_norm_results import Results
+from experiments.batch_norm_study import R1, R2, Study
+from jaxood import figures, record, report
+from jaxood.record import label
+
+
+def draw(study: Study, results: Results, rows, samples, sets, losses, folder: Path):
+    """Draw every figure of the report into ``folder``."""
+    judged = (study.in_dist, *study.ood)
+
+    def by_set(score):
+        return {name: results.scores[name][score] for name in judged}
+
+    def curve(name):
+        values = [results.bpd(name, r) for r in study.ratios(name)]
+        mean = np.array([v.mean() for v in values])
+        return mean, np.array([v.std(ddof=1) / np.sqrt(len(v)) for v in values])
+
+    drawings = {
+        "detection": figures.auroc_dots(
+            [r for r in rows if r.score in ("neg_log_prob", "t_perm", "batch_norm_delta")]
+        ),
+        "likelihood": figures.log_prob_histograms(
+            {name: -results.bpd(name, 0) for name in judged},
+            study.in_dist,
+            xlabel="log p(x), evaluation mode (bits per dimension)",
+        ),
+        "delta": figures.score_histograms(
+            by_set("batch_norm_delta"), study.in_dist, xlabel="Δ (nats)", log=True
+        ),
+        "ratio": figures.bpd_against_ratio(
+            study.ratios(study.in_dist), {name: curve(name) for name in judged}, study.in_dist
+        ),
+        "roc": figures.roc_curves(
+            {s: by_set(s) for s in ("neg_log_prob", "t_perm", "typicality", "batch_norm_delta")},
+            study.in_dist,
+        ),
+        "p_values": figures.p_value_calibration(results.p_values, (0.05,)),
+        "images": figures.image_grid({label(n): sets[n][:8] for n in judged}, rows=1),
+        "samples": figures.image_grid(samples, rows=2),
+        "training": figures.training_curve(losses),
+    }
+    for name, figure in drawings.items():
+        figures.save(figure, folder / f"{name}.png")
+
+
+def write(study: Study, results: Results, made: record.Record, out: Path):
+    """Write record and report; returns the path of the page."""
+    calibration, sizes = made.extra["calibration"], study.sizes
+    low, high = calibration["realised_fpr_ci"]
+    table_5 = [row for row in made.sweeps if "contamination" not in row.params]
+    mixed = [row for row in made.sweeps if "contamination" in row.params]
+    in_dist = label(study.in_dist)
+    stderr = np.median([results.delta(n, R1, R2).stderr for n in (study.in_dist, *study.ood)])
+
+    def sweep_table(caption, rows, setting, heads):
+        cells = {(r.ood, r.params[setting]): r for r in rows}
+        values = sorted({r.params[setting] for r in rows})
+
+        def cell(row):
+            low, high = row.auroc_ci
+            paper = f"\n(paper {row.paper:.2f})" if row.paper is not None else ""
+            return f"{row.auroc:.3f}\n[{low:.3f}, {high:.3f}]{paper}"
+
+        return report.Table(
+            caption,
+            ["OOD set", *(heads.format(v) for v in values)],
+            [[label(ood), *(cell(cells[ood, v]) for v in values)] for ood in study.ood],
+        )
+
+    sections = [
+        report.Section(
+            "Which images do not belong?",
+            f"Every set is {sizes.images} images, judged against {sizes.images} test images of "
+            f"{in_dist}; higher scores mean more OOD, and 0.5 is guessing. The last line judges "
+            f"{in_dist} against itself and should say 0.5. Brackets are 95 % intervals. The "
+            "paper's numbers are for its own, longer-trained models. The intervals take images to "
+            "be independent; Δ and T of one set are not quite, since its images share companions.",
+            tables=[report.detection_table(made.results, caption="AUROC (paper, Table 2)")],
+            figures=[
+                report.FigureFile(
+                    "detection.png",
+                    "AUROC of three scores with 95 % intervals; hollow marks are the paper's.",
+                )
+            ],
+        ),
+        report.Section(
+            "What the likelihood says",
+            "Under evaluation-mode BatchNorm a likelihood should be highest for the images that "
+            "the model was trained on. Simple images get more of it.",
+            tables=[
+                report.bpd_table(
+                    made.bpd,
+                    caption="Mean bits per dimension in the two modes (paper, Table 1)",
+                    paper=study.paper_bpd,
+                )
+            ],
+            figures=[
+                report.FigureFile("likelihood.png", "log p(x) of each set (paper, Figure 1 left).")
+            ],
+        ),
+        report.Section(
+            "Batch mates give OOD images away",
+            "In training mode, BatchNorm normalizes by the batch. As the share r of test images "
+            "in a batch of otherwise trusted ones grows, the likelihood of OOD images falls; that "
+            f"of trusted images stays. Δ is that fall, here from r = {R1} to r = {R2}, at "
+            f"b = {sizes.batch_size}, over {sizes.draws} paired draws of companions and noise "
+            f"(median standard error of an image's Δ: {stderr:.1f} nats).",
+            figures=[
+                report.FigureFile("ratio.png", "Bits per dimension against r (paper, Figure 3)."),
+                report.FigureFile("delta.png", "Δ of each set, on a logarithmic axis."),
+                report.FigureFile("roc.png", "ROC curves of four scores."),
+            ],
+            tables=[
+                sweep_table(
+                    "AUROC of Δ with r1 → 0 against r2 (paper, Table 5)", table_5, "r2", "r2 = {}"
+                )
+            ],
+        ),
+        report.Section(
+            "Decisions that can be trusted",
+            f"p-values compare an image's Δ with those of {calibration['null_images']} held-out "
+            f"trusted images, scored in sets of the same size. On {calibration['n']} fresh trusted "
+            f"images they should be uniform: a Kolmogorov–Smirnov test gives p = {calibration['ks_p_value']:.3f}. At a chosen "
+            f"false-positive rate of 5 % the realised one is "
+            f"{100 * calibration['realised_fpr']:.1f} % (95 % interval {100 * low:.1f} to "
+            f"{100 * high:.1f} %).",
+            figures=[
+                report.FigureFile(
+                    "p_values.png", "p-values of fresh trusted images, and 95 % band."
+                )
+            ],
+        ),
+        report.Section(
+            "When a test set holds both",
+            "Everything above scores trusted images among trusted ones and OOD images among OOD "
+            "ones, as the paper does. In a test set that mixes them, trusted images move as well, "
+            "and OOD images have fewer of their own kind around them. Here the score has to tell "
+            "the two apart inside one mixed set.",
+            tables=[
+                sweep_table(
+                    f"AUROC of Δ (r1 → 0, r2 = {R2}) inside one set, by its share of OOD images",
+                    mixed,
+                    "contamination",
+                    "{:.0%} OOD",
+                )
+            ],
+        ),
+        report.Section(
+            "What the model saw, and what it draws",
+            study.notes,
+            figures=[
+                report.FigureFile("images.png", "Images of each set."),
+                report.FigureFile("samples.png", "Samples of the model at two temperatures."),
+                report.FigureFile("training.png", "Training loss, in training mode."),
+            ],
+        ),
+    ]
+    return report.write(
+        out, record=made, title=study.title, summary=results.headline(), sections=sections
+    )

@@ -1,0 +1,69 @@
+"""Eight simulated CPU devices, double precision on demand, and a small flow that tests share."""
+
+import os
+from typing import Any, NamedTuple
+
+# Both are read when jax is first imported.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+
+import jax
+import numpy as np
+import pytest
+
+from jaxood import data
+from jaxood.density import DensityModel
+from jaxood.models.realnvp import realnvp
+
+
+class Flow(NamedTuple):
+    """A small RealNVP for 8x8 images.
+
+    Attributes:
+      model: 4 channels, 1 block.
+      initial: variables at initialization, where the flow is the identity.
+      variables: away from it: every parameter perturbed, running statistics random.
+      images: uint8 ``(256, 8, 8, 1)``, handwritten digits.
+    """
+
+    model: DensityModel
+    initial: Any
+    variables: Any
+    images: np.ndarray
+
+
+def perturb(variables, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, value):
+        noise = rng.normal(size=value.shape)
+        if path[0].key == "params":
+            value = np.asarray(value) + 0.1 * noise
+        else:
+            value = 0.3 * noise if path[-1].key == "mean" else np.exp(0.3 * noise)
+        return value.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, variables)
+
+
+def initial(init, *args):
+    """``init(key, *args)``; without optimization, which takes ten seconds and saves none."""
+    options = {"xla_backend_optimization_level": "0"}
+    return jax.jit(init, compiler_options=options)(jax.random.key(0), *args)
+
+
+@pytest.fixture(scope="session")
+def flow():
+    images = data.load("digits", "train")[0][:256]
+    model = realnvp(images.shape[1:], channels=4, blocks=1)
+    variables = jax.tree.map(np.asarray, initial(model.init, images))
+    return Flow(model, variables, perturb(variables), images)
+
+
+@pytest.fixture
+def float64():
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)

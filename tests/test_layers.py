@@ -1,0 +1,212 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import initial
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from jaxood import layers
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+ours = functools.partial(layers.conv_general_dilated, dimension_numbers=LAYOUT)
+plain = functools.partial(lax.conv_general_dilated, dimension_numbers=LAYOUT)
+
+
+def arrays(*shapes, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(f, dy, *args):
+    """``f(*args)`` and its gradients along a random ``dy``."""
+    value, pullback = jax.vjp(f, *args)
+    return value, pullback(dy)
+
+
+def assert_same_convolution(f, g, x, kernel, tolerance):
+    (dy,) = arrays(jax.eval_shape(g, x, kernel).shape, dtype=x.dtype, seed=1)
+    result, expected = (value_and_gradients(h, dy, x, kernel) for h in (f, g))
+    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype == x.dtype
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+SAME = {"window_strides": (1, 1), "padding": "SAME"}
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel"),
+    [
+        ((3, 5, 4, 1), (3, 3, 1, 2)),
+        ((4, 6, 6, 3), (1, 1, 3, 2)),
+        ((2, 7, 5, 2), (5, 5, 2, 3)),
+        ((5, 4, 6, 2), (1, 3, 2, 4)),
+        ((2, 1, 2, 2), (5, 3, 2, 2)),  # a kernel larger than its image
+        ((6, 32, 32, 2), (3, 3, 2, 3)),  # two groups of three images
+        ((5, 32, 32, 1), (3, 3, 1, 1)),  # a prime number of images: groups of one
+    ],
+    ids=str,
+)
+def test_same_convolution_has_the_gradients_of_the_original(image, kernel, float64):
+    f, g = functools.partial(ours, **SAME), functools.partial(plain, **SAME)
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+        assert_same_convolution(f, g, *arrays(image, kernel, dtype=dtype), tolerance)
+
+
+def test_convolution_gradients_inside_a_scan(float64):
+    x, kernels = arrays((3, 6, 4, 2), (4, 3, 3, 2, 2), dtype=np.float64)
+
+    def through(conv, x, kernels):
+        return lax.scan(lambda x, k: (jnp.tanh(conv(x, k, **SAME)), None), x, kernels)[0]
+
+    assert_same_convolution(
+        functools.partial(through, ours), functools.partial(through, plain), x, kernels, 1e-11
+    )
+
+
+OTHERS = {
+    "strided": ((3, 3, 2, 4), {"window_strides": (2, 2), "padding": "SAME"}),
+    "strided one way": ((3, 3, 2, 4), {"window_strides": (1, 2), "padding": "SAME"}),
+    "valid": ((3, 3, 2, 4), {"window_strides": (1, 1), "padding": "VALID"}),
+    "padded": ((3, 3, 2, 4), {"window_strides": (1, 1), "padding": ((2, 0), (1, 1))}),
+    "even kernel": ((2, 2, 2, 4), SAME),
+    "dilated": ((3, 3, 2, 4), {**SAME, "rhs_dilation": (2, 2)}),
+    "transposed": (
+        (3, 3, 2, 4),
+        {"window_strides": (1, 1), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)},
+    ),
+    "grouped": ((3, 3, 1, 4), {**SAME, "feature_group_count": 2}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_convolution_is_the_original(name):
+    kernel, options = OTHERS[name]
+    x, kernel = arrays((3, 6, 5, 2), kernel)
+    f, g = functools.partial(ours, **options), functools.partial(plain, **options)
+    assert str(jax.make_jaxpr(f)(x, kernel)) == str(jax.make_jaxpr(g)(x, kernel))
+
+
+def test_flax_layers_take_the_convolution():
+    x = np.ones((2, 4, 4, 3), np.float32)
+    variables = jax.eval_shape(layers.Conv(5, (3, 3)).init, jax.random.key(0), x)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables)
+    assert "custom_vjp" in str(jax.make_jaxpr(layers.Conv(5, (3, 3)).apply)(zeros, x))
+    assert "custom_vjp" not in str(jax.make_jaxpr(nn.Conv(5, (3, 3)).apply)(zeros, x))
+
+
+def batch_norm(x, mean=0.0, var=1.0):
+    c = x.shape[-1]
+    variables = {
+        "params": {"scale": np.ones(c, np.float32), "bias": np.zeros(c, np.float32)},
+        "batch_stats": {
+            "mean": np.full(c, mean, np.float32),
+            "var": np.full(c, var, np.float32),
+        },
+    }
+    y, updates = layers.BatchNorm(use_running_average=False).apply(
+        variables, x, mutable=["batch_stats"]
+    )
+    return y, updates["batch_stats"]
+
+
+def test_batch_norm_takes_moments_over_batch_and_space():
+    (x,) = arrays((2, 1, 2, 3), dtype=np.float32)  # 4 values a channel: 4 or 3 below the line?
+    y, running = batch_norm(x, mean=5, var=7)
+    mean, var = x.mean((0, 1, 2), np.float64), x.var((0, 1, 2), np.float64, ddof=0)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)
+    np.testing.assert_allclose(running["mean"], 0.9 * 5 + 0.1 * mean, rtol=1e-6)
+    np.testing.assert_allclose(running["var"], 0.9 * 7 + 0.1 * var, rtol=1e-6)
+    assert layers.BATCH_NORM_MOMENTUM == 0.9
+
+
+def test_batch_norm_keeps_its_precision_far_from_zero():
+    (noise,) = arrays((16, 8, 8, 1))
+    x = np.float32(100) + np.float32(0.01) * noise
+    y, running = batch_norm(x)
+    exact = (x - x.mean(dtype=np.float64)) / np.sqrt(x.var(dtype=np.float64) + 1e-5)
+    # The mean itself is good to about 1e-5, a thousandth of the standard deviation.
+    np.testing.assert_allclose(y, exact, atol=5e-3)
+    np.testing.assert_allclose((running["var"] - 0.9) / 0.1, x.var(dtype=np.float64), atol=2e-6)
+
+
+def test_batch_norm_in_evaluation_mode_takes_the_running_statistics():
+    (x,) = arrays((2, 2, 2, 1))
+    variables = {
+        "params": {"scale": np.array([3.0]), "bias": np.array([0.5])},
+        "batch_stats": {"mean": np.array([2.0]), "var": np.array([4.0])},
+    }
+    y = layers.BatchNorm(use_running_average=True).apply(variables, x)
+    np.testing.assert_allclose(y, 3 * (x - 2) / np.sqrt(4 + 1e-5) + 0.5, rtol=1e-5, atol=1e-5)
+
+
+sizes = st.integers(1, 4)
+
+
+@given(sizes, sizes, sizes, sizes)
+@settings(deadline=None, max_examples=20)
+def test_squeeze_moves_patches_into_channels_and_back(n, h, w, c):
+    x = np.arange(n * 4 * h * w * c).reshape(n, 2 * h, 2 * w, c)
+    # `np.asarray` inside would hide a wrong shape.
+    squeezed = layers.squeeze(x)
+    assert squeezed.shape == (n, h, w, 4 * c)
+    np.testing.assert_array_equal(layers.unsqueeze(squeezed), x)
+    for i, j in np.ndindex(h, w):
+        patch = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        np.testing.assert_array_equal(squeezed[:, i, j], patch.reshape(n, 4 * c))
+
+
+def test_checkerboard_shows_every_other_pixel():
+    mask = np.asarray(layers.checkerboard((7, 4, 6, 3)))
+    assert mask.shape == (4, 6, 3)
+    assert mask.dtype == np.float32
+    assert mask[0, 0, 0] == 1
+    np.testing.assert_array_equal(mask[1:] + mask[:-1], 1)
+    np.testing.assert_array_equal(mask[:, 1:] + mask[:, :-1], 1)
+    np.testing.assert_array_equal(mask, np.repeat(mask[:, :, :1], 3, axis=2))
+
+
+def test_channelwise_shows_the_first_half_of_the_channels():
+    mask = np.asarray(layers.channelwise((7, 4, 6, 8)))
+    assert mask.shape == (4, 6, 8)
+    assert mask.dtype == np.float32
+    np.testing.assert_array_equal(mask[:, :, :4], 1)
+    np.testing.assert_array_equal(mask[:, :, 4:], 0)
+
+
+def test_residual_network_starts_at_zero_and_does_not_stay_there():
+    (x,) = arrays((2, 4, 4, 2))
+    net = layers.ResNet(channels=3, blocks=2, out_channels=5)
+    variables = initial(functools.partial(net.init, train=False), x)
+    apply = jax.jit(functools.partial(net.apply, train=False))
+    np.testing.assert_array_equal(apply(variables, x), np.zeros((2, 4, 4, 5)))
+    # Each block has weights of its own.
+    kernels = jax.tree.leaves(variables["params"]["blocks"])
+    assert all(len(kernel) == 2 for kernel in kernels)
+    assert any(np.any(np.asarray(kernel[0]) != np.asarray(kernel[1])) for kernel in kernels)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+    assert np.abs(apply(moved, x)).min() > 0
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_program_does_not_grow_with_the_blocks(train):
+    (x,) = arrays((2, 4, 4, 2))
+
+    def lines(blocks):
+        net = layers.ResNet(channels=3, blocks=blocks, out_channels=5)
+        variables = jax.eval_shape(functools.partial(net.init, train=train), jax.random.key(0), x)
+
+        def loss(params, batch_stats, x):
+            variables = {"params": params, "batch_stats": batch_stats}
+            return net.apply(variables, x, train=train, mutable=["batch_stats"])[0].sum()
+
+        program = jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"], x)
+        return len(program.as_text().splitlines())
+
+    assert lines(2) == lines(8) > 100

@@ -127,7 +127,8 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
             "Decisions that can be trusted",
             f"p-values compare an image's Δ with those of {calibration['null_images']} held-out "
             f"trusted images, scored in sets of the same size. On {calibration['n']} fresh trusted "
-            f"images they should be uniform: a Kolmogorov–Smirnov test gives p = {calibration['ks_p_value']:.3f}. At a chosen "
+            f"images they should be uniform: a Kolmogorov–Smirnov test gives p = "
+            f"{calibration['ks_p_value']:.3f}. At a chosen "
             f"false-positive rate of 5 % the realised one is "
             f"{100 * calibration['realised_fpr']:.1f} % (95 % interval {100 * low:.1f} to "
             f"{100 * high:.1f} %).",

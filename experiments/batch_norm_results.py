@@ -13,9 +13,9 @@ class Results:
     """Scores, likelihoods and calibration of one study.
 
     Attributes:
-      scores: ``{set: {score: (n,)}}``, higher = more OOD.
-      p_values: of the fresh trusted images, by Δ: ``(n,)``.
-      null_delta: Δ of the calibration images.
+        scores: ``{set: {score: (n,)}}``, higher = more OOD.
+        p_values: of the fresh trusted images, by Δ: ``(n,)``.
+        null_delta: Δ of the calibration images.
     """
 
     def __init__(self, study: Study, image_shape, log_probs):

@@ -38,18 +38,18 @@ class Study:
     """One trusted set, one model, several OOD sets.
 
     Attributes:
-      experiment: its name in the results record.
-      title: of the report.
-      preset: name of the preset.
-      model_name: in the results record.
-      model: the density model.
-      in_dist: name of the trusted set.
-      ood: names of the OOD sets.
-      sizes: how much of everything.
-      paper_auroc: the paper's Table 2 and, under ``batch_norm_delta@<r2>``, Table 5, by
-        (set, score).
-      paper_bpd: its Table 1, by (model, set, mode).
-      notes: paragraphs for the report on choices that were made, and on what.
+        experiment: its name in the results record.
+        title: of the report.
+        preset: name of the preset.
+        model_name: in the results record.
+        model: the density model.
+        in_dist: name of the trusted set.
+        ood: names of the OOD sets.
+        sizes: how much of everything.
+        paper_auroc: the paper's Table 2 and, under ``batch_norm_delta@<r2>``, Table 5, by
+            (set, score).
+        paper_bpd: its Table 1, by (model, set, mode).
+        notes: paragraphs for the report on choices that were made, and on what.
     """
 
     experiment: str

@@ -59,7 +59,7 @@ def use_platform(name: str):
     """Make JAX run on ``name``; call it before any other use of JAX.
 
     Raises:
-      UsageError: if there is no such accelerator.
+        UsageError: if there is no such accelerator.
     """
     if name == "auto":
         return
@@ -80,10 +80,10 @@ def open_run(out: Path, experiment: str, config: Flags) -> Path:
     """Make the run folder, or find in it the same run to resume.
 
     Returns:
-      ``out``.
+        ``out``.
 
     Raises:
-      UsageError: if the folder holds another configuration, or files of something else.
+        UsageError: if the folder holds another configuration, or files of something else.
     """
     settings = {"experiment": experiment} | {
         k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_SETTINGS

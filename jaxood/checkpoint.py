@@ -19,9 +19,9 @@ def save(directory, step, tree):
     A process that is killed while it writes leaves the previous checkpoint as the newest.
 
     Args:
-      directory: made if absent.
-      step: int, larger than any step saved there.
-      tree: pytree of arrays.
+        directory: made if absent.
+        step: int, larger than any step saved there.
+        tree: pytree of arrays.
     """
     with _manager(directory) as manager:
         # Orbax gives scalars a format of their own, and reads them back as Python numbers.
@@ -33,14 +33,14 @@ def restore(directory, like):
     """Read the newest whole checkpoint.
 
     Args:
-      directory: that `save` wrote to.
-      like: pytree of arrays or `jax.ShapeDtypeStruct` of the saved structure.
+        directory: that `save` wrote to.
+        like: pytree of arrays or `jax.ShapeDtypeStruct` of the saved structure.
 
     Returns:
-      The pytree, or ``None`` where there is no checkpoint.
+        The pytree, or ``None`` where there is no checkpoint.
 
     Raises:
-      ValueError: if the checkpoint holds other arrays than ``like``, or is damaged.
+        ValueError: if the checkpoint holds other arrays than ``like``, or is damaged.
     """
     if not Path(directory).is_dir():
         return None

@@ -20,15 +20,15 @@ class DensityModel(NamedTuple):
     ==================  =====================================================================
 
     Attributes:
-      init: ``(key, x) -> variables``: a dict with ``"params"`` and, where the model has
-        BatchNorm, ``"batch_stats"``. ``x`` is uint8 ``(n, h, w, c)``; only its shape matters.
-      log_prob: ``(variables, x, *, train=False, key=None, mutable=False)`` to float32 ``(n,)`` in
-        nats per image under the 256-level discrete measure; the model's docstring says whether
-        it is exact or a bound. With ``mutable=["batch_stats"]`` the result is
-        ``((n,), batch_stats)``, the running statistics after this batch. ``key`` is one key for
-        the batch, or ``(n,)`` keys, one an image; without one the model is evaluated at its
-        noise's centre.
-      sample: ``(variables, key, n, *, temperature=1.0)`` to uint8 ``(n, h, w, c)``.
+        init: ``(key, x) -> variables``: a dict with ``"params"`` and, where the model has
+            BatchNorm, ``"batch_stats"``. ``x`` is uint8 ``(n, h, w, c)``; only its shape matters.
+        log_prob: ``(variables, x, *, train=False, key=None, mutable=False)`` to float32 ``(n,)`` in
+            nats per image under the 256-level discrete measure; the model's docstring says whether
+            it is exact or a bound. With ``mutable=["batch_stats"]`` the result is
+            ``((n,), batch_stats)``, the running statistics after this batch. ``key`` is one key for
+            the batch, or ``(n,)`` keys, one an image; without one the model is evaluated at its
+            noise's centre.
+        sample: ``(variables, key, n, *, temperature=1.0)`` to uint8 ``(n, h, w, c)``.
     """
 
     init: Callable
@@ -40,11 +40,11 @@ def bits_per_dim(log_prob, image_shape):
     """Convert log-likelihoods from nats per image to bits per dimension (lower = likelier).
 
     Args:
-      log_prob: any shape, nats per image.
-      image_shape: ``(h, w, c)``.
+        log_prob: any shape, nats per image.
+        image_shape: ``(h, w, c)``.
 
     Returns:
-      ``-log_prob / (h w c ln 2)``, the same shape as ``log_prob``.
+        ``-log_prob / (h w c ln 2)``, the same shape as ``log_prob``.
     """
     return -log_prob / (np.prod(image_shape) * np.log(2.0))
 
@@ -53,16 +53,16 @@ def dequantize(key, x, dtype=jnp.float32):
     """Spread each of 256 levels over its own unit interval (Theis et al. 2016).
 
     Args:
-      key: ``None`` for the centre of each interval, one key for the whole batch, or ``(n,)``
-        keys, one an image, which make an image's noise independent of its batch mates.
-      x: uint8 ``(n, h, w, c)``.
-      dtype: of the result.
+        key: ``None`` for the centre of each interval, one key for the whole batch, or ``(n,)``
+            keys, one an image, which make an image's noise independent of its batch mates.
+        x: uint8 ``(n, h, w, c)``.
+        dtype: of the result.
 
     Returns:
-      ``(n, h, w, c)`` in ``(0, 256)``: ``x + u`` with ``u`` uniform on ``[0, 1)``.
+        ``(n, h, w, c)`` in ``(0, 256)``: ``x + u`` with ``u`` uniform on ``[0, 1)``.
 
     Raises:
-      TypeError: if ``x`` is not uint8.
+        TypeError: if ``x`` is not uint8.
     """
     if x.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8 with levels 0 to 255, got {x.dtype}")
@@ -82,11 +82,11 @@ def image_keys(key, x):
     position, its batch mates, the chunk size or the number of devices.
 
     Args:
-      key: a typed key.
-      x: uint8 ``(n, h, w, c)``.
+        key: a typed key.
+        x: uint8 ``(n, h, w, c)``.
 
     Returns:
-      ``(n,)`` typed keys.
+        ``(n,)`` typed keys.
     """
     flat = x.reshape(len(x), -1).astype(jnp.uint32)
     # A multiply-add hash modulo 2^32; odd multipliers make every single-pixel change visible.

@@ -11,9 +11,9 @@ class Detector(NamedTuple):
     """A score with its null distribution.
 
     Attributes:
-      score: uint8 images ``(n, h, w, c)`` to ``(n,)``, higher = more OOD.
-      null: float32 ``(N,)``, sorted: the scores of held-out trusted images.
-      seen: digests of those images.
+        score: uint8 images ``(n, h, w, c)`` to ``(n,)``, higher = more OOD.
+        null: float32 ``(N,)``, sorted: the scores of held-out trusted images.
+        seen: digests of those images.
     """
 
     score: Callable
@@ -29,16 +29,16 @@ def fit(score, trusted, *, set_size=None):
     trusted images are then scored in sets of that size, and the null holds what sets do.
 
     Args:
-      score: uint8 images to scores ``(n,)``, higher = more OOD.
-      trusted: uint8 ``(N, h, w, c)``, trusted images that the model was *not* trained on: it is
-        likelier to have seen those, and p-values would come out too small.
-      set_size: for a batch score, how many images to score at a time; all by default.
+        score: uint8 images to scores ``(n,)``, higher = more OOD.
+        trusted: uint8 ``(N, h, w, c)``, trusted images that the model was *not* trained on: it is
+            likelier to have seen those, and p-values would come out too small.
+        set_size: for a batch score, how many images to score at a time; all by default.
 
     Returns:
-      A `Detector`.
+        A `Detector`.
 
     Raises:
-      ValueError: if a score is NaN, or there are no images.
+        ValueError: if a score is NaN, or there are no images.
     """
     if len(trusted) == 0:
         raise ValueError("there are no images to calibrate on: give held-out trusted images")
@@ -51,15 +51,15 @@ def p_values(detector, images):
     """How often a trusted image would score at least as high.
 
     Args:
-      detector: from `fit`.
-      images: uint8 ``(n, h, w, c)`` to judge.
+        detector: from `fit`.
+        images: uint8 ``(n, h, w, c)`` to judge.
 
     Returns:
-      float64 ``(n,)``: ``(1 + #{i: null_i >= score}) / (N + 1)``. For a trusted image
-      ``P(p <= a) <= a`` for every a: valid at any N, ties included.
+        float64 ``(n,)``: ``(1 + #{i: null_i >= score}) / (N + 1)``. For a trusted image
+        ``P(p <= a) <= a`` for every a: valid at any N, ties included.
 
     Raises:
-      ValueError: if an image was used for calibration, or a score is NaN.
+        ValueError: if an image was used for calibration, or a score is NaN.
     """
     known = [i for i, digest in enumerate(_digests(images)) if digest in detector.seen]
     if known:
@@ -82,15 +82,15 @@ def decide(detector, images, *, false_positive_rate=0.05):
     """Which images to report as OOD.
 
     Args:
-      detector: from `fit`.
-      images: uint8 ``(n, h, w, c)`` to judge.
-      false_positive_rate: the share of trusted images that may be reported, at most.
+        detector: from `fit`.
+        images: uint8 ``(n, h, w, c)`` to judge.
+        false_positive_rate: the share of trusted images that may be reported, at most.
 
     Returns:
-      bool ``(n,)``: ``p_value <= false_positive_rate``.
+        bool ``(n,)``: ``p_value <= false_positive_rate``.
 
     Raises:
-      ValueError: if the null is too small for that rate, or as `p_values`.
+        ValueError: if the null is too small for that rate, or as `p_values`.
     """
     smallest = 1 / (len(detector.null) + 1)
     if not smallest <= false_positive_rate < 1:

@@ -32,14 +32,14 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs):
     Pass it to a Flax layer: ``nn.Conv(..., conv_general_dilated=conv_general_dilated)``.
 
     Args:
-      lhs: images ``(n, h, w, c_in)``.
-      rhs: kernel ``(kh, kw, c_in, c_out)``.
-      window_strides: as in `jax.lax.conv_general_dilated`.
-      padding: likewise.
-      **kwargs: likewise.
+        lhs: images ``(n, h, w, c_in)``.
+        rhs: kernel ``(kh, kw, c_in, c_out)``.
+        window_strides: as in `jax.lax.conv_general_dilated`.
+        padding: likewise.
+        **kwargs: likewise.
 
     Returns:
-      ``(n, h', w', c_out)``.
+        ``(n, h', w', c_out)``.
     """
     plain = functools.partial(
         lax.conv_general_dilated, window_strides=window_strides, padding=padding, **kwargs
@@ -123,11 +123,11 @@ class ResNet(nn.Module):
     """Convolution, a scanned stack of residual blocks, and a 1x1 convolution that starts at zero.
 
     Attributes:
-      channels: width of the residual blocks.
-      blocks: their number.
-      out_channels: of the result, which is zero at initialization.
-      conv: makes the convolutions, as `flax.linen.Conv` does.
-      unroll: how many blocks one turn of the scan holds.
+        channels: width of the residual blocks.
+        blocks: their number.
+        out_channels: of the result, which is zero at initialization.
+        conv: makes the convolutions, as `flax.linen.Conv` does.
+        unroll: how many blocks one turn of the scan holds.
     """
 
     channels: int

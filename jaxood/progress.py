@@ -14,13 +14,13 @@ def bar(description, total, *, done=0, show=True):
     """Show how far some work is.
 
     Args:
-      description: what is being done.
-      total: how many units it has.
-      done: how many were done before.
-      show: False shows nothing.
+        description: what is being done.
+        total: how many units it has.
+        done: how many were done before.
+        show: False shows nothing.
 
     Yields:
-      ``advance(count, note="")``: ``count`` more units are done; ``note`` is shown beside them.
+        ``advance(count, note="")``: ``count`` more units are done; ``note`` is shown beside them.
     """
     console = Console(stderr=True)
     if console.is_terminal or console.is_jupyter:

@@ -18,11 +18,11 @@ class TrainState(NamedTuple):
     """Everything that a run needs to go on: a pytree of arrays.
 
     Attributes:
-      step: int32, updates done.
-      params: of the model.
-      batch_stats: running BatchNorm statistics, ``{}`` for a model without BatchNorm.
-      opt_state: of the optimizer.
-      losses: float32 ``(steps,)``, one a step; zero where still to come.
+        step: int32, updates done.
+        params: of the model.
+        batch_stats: running BatchNorm statistics, ``{}`` for a model without BatchNorm.
+        opt_state: of the optimizer.
+        losses: float32 ``(steps,)``, one a step; zero where still to come.
     """
 
     step: jax.Array
@@ -45,8 +45,8 @@ def neg_log_prob_loss(model):
     """Maximum likelihood for a `DensityModel`: minus the batch mean of ``log_prob``, in nats.
 
     Returns:
-      ``(variables, batch, key) -> (loss, batch_stats)``, the form that `fit` takes, in training
-      mode; ``batch`` is uint8 images.
+        ``(variables, batch, key) -> (loss, batch_stats)``, the form that `fit` takes, in training
+        mode; ``batch`` is uint8 images.
     """
 
     def loss(variables, batch, key):
@@ -73,16 +73,16 @@ def make_train_steps(loss, optimizer, batch_size, seed):
     ``seed`` and the step alone, so a run that is resumed is the run that was not stopped.
 
     Args:
-      loss: ``(variables, batch, key) -> (loss, batch_stats)``.
-      optimizer: an optax optimizer.
-      batch_size: images an update.
-      seed: int.
+        loss: ``(variables, batch, key) -> (loss, batch_stats)``.
+        optimizer: an optax optimizer.
+        batch_size: images an update.
+        seed: int.
 
     Returns:
-      ``(state, data, stop) -> (state, ok)``, which updates until step ``stop``. It ends early,
-      with ``ok`` False and the state before the offending update, when the loss or a gradient
-      is not finite. ``data`` is a pytree of arrays with a common leading axis. The state given
-      is donated.
+        ``(state, data, stop) -> (state, ok)``, which updates until step ``stop``. It ends early,
+        with ``ok`` False and the state before the offending update, when the loss or a gradient
+        is not finite. ``data`` is a pytree of arrays with a common leading axis. The state given
+        is donated.
     """
     gradient = jax.value_and_grad(
         lambda params, batch_stats, batch, key: loss(
@@ -134,27 +134,28 @@ def fit(
     """Train, from the newest checkpoint in ``directory`` if there is one.
 
     Args:
-      loss: ``(variables, batch, key) -> (loss in nats, batch_stats)``; see `neg_log_prob_loss`.
-      variables: initial values.
-      data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are. They
-        are put on the device once.
-      steps: updates in all.
-      batch_size: images an update.
-      optimizer: optax; by default Adam at 1e-3, as in the BatchNorm paper.
-      seed: fixes the order of the images and all noise.
-      directory: for checkpoints; without one none are written.
-      save_every: seconds between checkpoints; one is also written at the end.
-      show_progress: draw a progress bar (bits per dimension, images a second) on stderr.
+        loss: ``(variables, batch, key) -> (loss in nats, batch_stats)``; see `neg_log_prob_loss`.
+        variables: initial values.
+        data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are. They
+            are put on the device once.
+        steps: updates in all.
+        batch_size: images an update.
+        optimizer: optax; by default Adam at 1e-3, as in the BatchNorm paper.
+        seed: fixes the order of the images and all noise.
+        directory: for checkpoints; without one none are written.
+        save_every: seconds between checkpoints; one is also written at the end.
+        show_progress: draw a progress bar (bits per dimension, images a second) on stderr.
 
     Returns:
-      The final `TrainState`.
+        The final `TrainState`.
 
     Raises:
-      ValueError: if there are fewer images than ``batch_size``.
-      Diverged: if the loss or a gradient is not finite.
+        ValueError: if there are fewer images than ``batch_size``.
+        Diverged: if the loss or a gradient is not finite.
     """
     optimizer = optimizer or optax.adam(1e-3)
-    state = init_state(variables, optimizer, steps)
+    # A copy: the training loop donates its state, and the caller's variables are the caller's.
+    state = jax.tree.map(jnp.copy, init_state(variables, optimizer, steps))
     images = jax.tree.leaves(data)[0]
     if len(images) < batch_size:
         raise ValueError(
@@ -174,7 +175,7 @@ def fit(
             state, ok = train_steps(state, data, min(done + chunk, steps))
             before, done, ok = done, int(state.step), bool(ok)
             now = time.monotonic()
-            if directory is not None and done > before:
+            if directory is not None:
                 if done == steps or not ok or now - saved_at > save_every:
                     checkpoint.save(directory, done, state)
                     saved_at = now
@@ -202,15 +203,15 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
     batch is filled up with the first images of the (random) order.
 
     Args:
-      model: a `DensityModel`.
-      variables: of the model.
-      images: uint8 ``(n, h, w, c)``, ``n >= batch_size``.
-      batch_size: of the batches whose moments are merged; use that of the training.
-      seed: of the order and the dequantization noise.
-      show_progress: draw a progress bar on stderr.
+        model: a `DensityModel`.
+        variables: of the model.
+        images: uint8 ``(n, h, w, c)``, ``n >= batch_size``.
+        batch_size: of the batches whose moments are merged; use that of the training.
+        seed: of the order and the dequantization noise.
+        show_progress: draw a progress bar on stderr.
 
     Returns:
-      ``batch_stats`` to put into ``variables``.
+        ``batch_stats`` to put into ``variables``.
     """
     order_key, noise_key = jax.random.split(jax.random.key(seed))
     batches = -(-len(images) // batch_size)
@@ -249,7 +250,8 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
 
         return lax.fori_loop(start, stop, merge_batch, merged)
 
-    merged = variables["batch_stats"]  # the first batch has weight one: any start will do
+    # The first batch has weight one, but a large or infinite start would leave rounding errors.
+    merged = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     images = jax.device_put(images)
     with progress.bar("population statistics", batches, show=show_progress) as advance:
         for start in range(0, batches, 16):

@@ -17,10 +17,10 @@ class Coupling(nn.Module):
     """Affine coupling: scale and shift what the mask hides by what it shows (paper, eq. 9, 10).
 
     Attributes:
-      channels: width of the scale-and-shift network.
-      blocks: its residual blocks.
-      conv: makes its convolutions.
-      unroll: how many blocks one turn of its scan holds.
+        channels: width of the scale-and-shift network.
+        blocks: its residual blocks.
+        conv: makes its convolutions.
+        unroll: how many blocks one turn of its scan holds.
     """
 
     channels: int
@@ -51,10 +51,10 @@ class RealNVP(nn.Module):
     BatchNorm sits in the scale-and-shift networks only, never in the flow itself.
 
     Attributes:
-      channels: width of the first three networks; doubled after the squeeze.
-      blocks: residual blocks a network; they are scanned, so compile time does not grow with them.
-      conv: makes the convolutions.
-      unroll: how many blocks one turn of a scan holds.
+        channels: width of the first three networks; doubled after the squeeze.
+        blocks: residual blocks a network; scanned, so compile time does not grow with them.
+        conv: makes the convolutions.
+        unroll: how many blocks one turn of a scan holds.
     """
 
     channels: int = 32
@@ -75,14 +75,14 @@ class RealNVP(nn.Module):
         """Map real-valued images to latents or, with ``inverse=True``, latents to images.
 
         Args:
-          x: floating ``(n, h, w, c)``, ``h`` and ``w`` even.
-          train: BatchNorm mode.
-          inverse: direction.
+            x: floating ``(n, h, w, c)``, ``h`` and ``w`` even.
+            train: BatchNorm mode.
+            inverse: direction.
 
         Returns:
-          ``(n, h, w, c)`` and the log-determinant of the *forward* map, ``(n,)`` nats. Latents
-          have the images' own layout: each 2x2 patch carries two channels' worth from the last
-          couplings and two that were factored out before them.
+            ``(n, h, w, c)`` and the log-determinant of the *forward* map, ``(n,)`` nats. Latents
+            have the images' own layout: each 2x2 patch carries two channels' worth from the last
+            couplings and two that were factored out before them.
         """
         log_det = jnp.zeros(len(x), x.dtype)
 
@@ -121,17 +121,17 @@ def realnvp(image_shape, *, channels=32, blocks=4, conv=Conv, unroll=1):
     ``x_j`` itself moves the batch statistics.
 
     Args:
-      image_shape: ``(h, w, c)``, even height and width.
-      channels: width of the scale-and-shift networks (paper: 32, for CIFAR 64).
-      blocks: their residual blocks (paper: 4, for CIFAR 8).
-      conv: makes their convolutions, as `flax.linen.Conv` does.
-      unroll: residual blocks a turn of their scan; more compile longer and run a little faster.
+        image_shape: ``(h, w, c)``, even height and width.
+        channels: width of the scale-and-shift networks (paper: 32, for CIFAR 64).
+        blocks: their residual blocks (paper: 4, for CIFAR 8).
+        conv: makes their convolutions, as `flax.linen.Conv` does.
+        unroll: residual blocks a turn of their scan; more compile longer and run a little faster.
 
     Returns:
-      A `DensityModel`.
+        A `DensityModel`.
 
     Raises:
-      ValueError: if the height or the width is odd.
+        ValueError: if the height or the width is odd.
     """
     h, w, c = image_shape
     if h % 2 or w % 2:

@@ -20,8 +20,8 @@ class Estimate(NamedTuple):
     """A Monte-Carlo mean, one an image.
 
     Attributes:
-      mean: float32 ``(n,)``.
-      stderr: float32 ``(n,)``, its standard error over draws; NaN for a single draw.
+        mean: float32 ``(n,)``.
+        stderr: float32 ``(n,)``, its standard error over draws; NaN for a single draw.
     """
 
     mean: np.ndarray
@@ -60,23 +60,23 @@ def mixed_log_prob(
     padding, which would change the statistics.
 
     Args:
-      model: a `DensityModel`.
-      variables: of the model.
-      x: uint8 ``(n, h, w, c)``, the images to judge.
-      reference: uint8 ``(m, h, w, c)``, trusted images, for instance the training set.
-      ratios: the ratios r of test images in a batch, each in ``[0, 1]``; 0, the limit, is
-        evaluation mode.
-      key: of the shuffles and the noise.
-      batch_size: b.
-      draws: Monte-Carlo draws.
-      show_progress: draw a progress bar on stderr.
+        model: a `DensityModel`.
+        variables: of the model.
+        x: uint8 ``(n, h, w, c)``, the images to judge.
+        reference: uint8 ``(m, h, w, c)``, trusted images, for instance the training set.
+        ratios: the ratios r of test images in a batch, each in ``[0, 1]``; 0, the limit, is
+            evaluation mode.
+        key: of the shuffles and the noise.
+        batch_size: b.
+        draws: Monte-Carlo draws.
+        show_progress: draw a progress bar on stderr.
 
     Returns:
-      float32 ``(draws, len(ratios), n)``, nats; the mean over draws is the paper's S_{b,r}.
+        float32 ``(draws, len(ratios), n)``, nats; the mean over draws is the paper's S_{b,r}.
 
     Raises:
-      ValueError: if there are too few images in ``x`` or ``reference`` to fill a batch with
-        different ones, or a ratio is out of range.
+        ValueError: if there are too few images in ``x`` or ``reference`` to fill a batch with
+            different ones, or a ratio is out of range.
     """
     if not all(0 <= r <= 1 for r in ratios):
         raise ValueError(f"ratios must lie in [0, 1], got {tuple(ratios)}")
@@ -191,20 +191,20 @@ def batch_norm_delta(model, variables, x, reference, *, r1=0.1, r2=0.9, **option
     """Score ``Delta = |S_{b,r1} - S_{b,r2}|`` (eq. 7): a batch score.
 
     Args:
-      model: a `DensityModel` with BatchNorm.
-      variables: of the model.
-      x: uint8 ``(n, h, w, c)``, the images to judge, scored among each other.
-      reference: uint8 ``(m, h, w, c)``, trusted images.
-      r1: the smaller ratio; 0 is evaluation mode.
-      r2: the larger ratio.
-      **options: of `mixed_log_prob`.
+        model: a `DensityModel` with BatchNorm.
+        variables: of the model.
+        x: uint8 ``(n, h, w, c)``, the images to judge, scored among each other.
+        reference: uint8 ``(m, h, w, c)``, trusted images.
+        r1: the smaller ratio; 0 is evaluation mode.
+        r2: the larger ratio.
+        **options: of `mixed_log_prob`.
 
     Returns:
-      An `Estimate` in nats, higher = more OOD. The standard error is that of the paired
-      difference.
+        An `Estimate` in nats, higher = more OOD. The standard error is that of the paired
+        difference.
 
     Raises:
-      ValueError: unless ``0 <= r1 < r2 <= 1``; and as `mixed_log_prob`.
+        ValueError: unless ``0 <= r1 < r2 <= 1``; and as `mixed_log_prob`.
     """
     if not 0 <= r1 < r2 <= 1:
         raise ValueError(f"ratios must be 0 <= r1 < r2 <= 1, got r1 = {r1}, r2 = {r2}")
@@ -216,11 +216,11 @@ def delta(log_prob_1, log_prob_2):
     """``|mean over draws of log_prob_1 - log_prob_2|`` and its standard error.
 
     Args:
-      log_prob_1: ``(draws, n)`` nats, at the ratio r1.
-      log_prob_2: ``(draws, n)`` nats, at the ratio r2, paired.
+        log_prob_1: ``(draws, n)`` nats, at the ratio r1.
+        log_prob_2: ``(draws, n)`` nats, at the ratio r2, paired.
 
     Returns:
-      An `Estimate`, nats.
+        An `Estimate`, nats.
     """
     difference = np.asarray(log_prob_1, np.float64) - log_prob_2
     draws = len(difference)
@@ -234,10 +234,10 @@ def batch_norm_rank(delta, null_delta):
     """Score T: the rank of Delta among held-out trusted images (eq. 8): a batch score.
 
     Args:
-      delta: ``(n,)``, of the images to judge.
-      null_delta: ``(N,)``, of held-out trusted images, scored in the same way.
+        delta: ``(n,)``, of the images to judge.
+        null_delta: ``(N,)``, of held-out trusted images, scored in the same way.
 
     Returns:
-      float32 ``(n,)``: ``#{i: Delta_i <= Delta}``, in ``[0, N]``.
+        float32 ``(n,)``: ``#{i: Delta_i <= Delta}``, in ``[0, N]``.
     """
     return np.searchsorted(np.sort(null_delta), delta, side="right").astype(np.float32)

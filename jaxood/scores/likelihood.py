@@ -13,16 +13,16 @@ def log_prob(model, variables, x, *, key=None, draws=1, batch_size=64, show_prog
     """Log-likelihood in evaluation mode: a per-image quantity.
 
     Args:
-      model: a `DensityModel`.
-      variables: of the model.
-      x: uint8 ``(n, h, w, c)``.
-      key: of the model's noise; an image's noise is a function of this key and the image alone.
-      draws: noise draws an image; the log-likelihoods are averaged (a lower bound).
-      batch_size: images at a time; the last batch is padded, so the program compiles once.
-      show_progress: draw a progress bar on stderr.
+        model: a `DensityModel`.
+        variables: of the model.
+        x: uint8 ``(n, h, w, c)``.
+        key: of the model's noise; an image's noise is a function of this key and the image alone.
+        draws: noise draws an image; the log-likelihoods are averaged (a lower bound).
+        batch_size: images at a time; the last batch is padded, so the program compiles once.
+        show_progress: draw a progress bar on stderr.
 
     Returns:
-      float32 ``(n,)``, nats.
+        float32 ``(n,)``, nats.
     """
     key = jax.random.key(0) if key is None else key
     batches = -(-len(x) // batch_size)
@@ -59,13 +59,13 @@ def neg_log_prob(model, variables, x, **options):
     """Score ``-log p(x)`` in nats, evaluation mode: a per-image score (both papers' baseline).
 
     Args:
-      model: a `DensityModel`.
-      variables: of the model.
-      x: uint8 ``(n, h, w, c)``.
-      **options: of `log_prob`.
+        model: a `DensityModel`.
+        variables: of the model.
+        x: uint8 ``(n, h, w, c)``.
+        **options: of `log_prob`.
 
     Returns:
-      float32 ``(n,)``, higher = more OOD.
+        float32 ``(n,)``, higher = more OOD.
     """
     return -log_prob(model, variables, x, **options)
 
@@ -76,11 +76,11 @@ def t_perm(log_prob, null_log_prob):
     Song et al. 2017; BatchNorm paper, eq. 2 (whose range is in fact [0, N/2]).
 
     Args:
-      log_prob: ``(n,)``, of the images to judge.
-      null_log_prob: ``(N,)``, of held-out trusted images.
+        log_prob: ``(n,)``, of the images to judge.
+        null_log_prob: ``(N,)``, of held-out trusted images.
 
     Returns:
-      float32 ``(n,)``: ``|#{i: log p(x_i) <= log p(x)} - N/2|``, in ``[0, N/2]``.
+        float32 ``(n,)``: ``|#{i: log p(x_i) <= log p(x)} - N/2|``, in ``[0, N/2]``.
     """
     rank = np.searchsorted(np.sort(null_log_prob), log_prob, side="right")
     return np.abs(rank - len(null_log_prob) / 2).astype(np.float32)
@@ -93,10 +93,10 @@ def typicality(log_prob, null_log_prob):
     typicality", for batches of one image.
 
     Args:
-      log_prob: ``(n,)`` nats, of the images to judge.
-      null_log_prob: ``(N,)`` nats, of held-out trusted images.
+        log_prob: ``(n,)`` nats, of the images to judge.
+        null_log_prob: ``(N,)`` nats, of held-out trusted images.
 
     Returns:
-      float32 ``(n,)`` nats: ``|log p(x) - mean_i log p(x_i)|``.
+        float32 ``(n,)`` nats: ``|log p(x) - mean_i log p(x_i)|``.
     """
     return np.abs(log_prob - np.mean(null_log_prob)).astype(np.float32)

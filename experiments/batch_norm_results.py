@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.stats
 
-from experiments.batch_norm_study import R1, R2, SWEEP_R2, Study
+from experiments.batch_norm_study import R1, R2, RATIOS, SWEEP_R2, Study
 from jaxood import detector, metrics, record, scores
 from jaxood.density import bits_per_dim
 from jaxood.record import label
@@ -20,10 +20,7 @@ class Results:
 
     def __init__(self, study: Study, image_shape, log_probs):
         self.study, self.image_shape, self.log_probs = study, image_shape, log_probs
-        # The null is scored in sets as large as the ones under test: images of one set share
-        # their companions, and what these have in common is part of the null distribution.
-        null = np.concatenate([self.at(name, 0).mean(0) for name in study.null])
-        null_delta = np.concatenate([self.delta(name, R1, R2).mean for name in study.null])
+        null, null_delta = self.at(study.null, 0).mean(0), self.delta(study.null, R1, R2).mean
         self.scores = {
             name: {
                 "neg_log_prob": -self.at(name, 0).mean(0),
@@ -36,14 +33,15 @@ class Results:
             }
             for name in (study.in_dist, study.control, *study.ood)
         }
-        self.p_values = detector.p_values_of(
-            self.scores[study.in_dist]["batch_norm_delta"], null_delta
-        )
         self.null_delta = null_delta
+        self.p_values = self.p_values_of(self.scores[study.in_dist]["batch_norm_delta"])
+
+    def p_values_of(self, delta):
+        return detector.p_values_of(delta, self.null_delta)
 
     def at(self, name, ratio):
         """Log-likelihoods ``(draws, n)`` at one ratio, nats."""
-        return self.log_probs[name][:, self.study.ratios(name).index(ratio)]
+        return self.log_probs[name][:, RATIOS.index(ratio)]
 
     def delta(self, name, r1, r2):
         return scores.delta(self.at(name, r1), self.at(name, r2))
@@ -129,12 +127,15 @@ class Results:
         fresh = self.scores[self.study.in_dist]["batch_norm_delta"]
         flagged = int((self.p_values <= 0.05).sum())
         interval = scipy.stats.binomtest(flagged, len(fresh)).proportion_ci()
+        own_batch = self.delta(self.study.own_batch, R1, R2).mean
         return {
             # Two samples, since the null is a sample too.
-            "ks_p_value": float(scipy.stats.ks_2samp(fresh, self.null_delta)[1]),
+            "ks_p_value": float(np.asarray(scipy.stats.ks_2samp(fresh, self.null_delta))[1]),
             "chosen_fpr": 0.05,
             "realised_fpr": flagged / len(fresh),
             "realised_fpr_ci": [float(interval.low), float(interval.high)],
+            "own_batch_fpr": float((self.p_values_of(own_batch) <= 0.05).mean()),
+            "own_batch_auroc": metrics.auroc(fresh, own_batch),
             "n": len(fresh),
             "null_images": len(self.null_delta),
         }

@@ -9,6 +9,8 @@ R1, R2 = 0.1, 0.9
 """The paper's main setting (Section 6)."""
 SWEEP_R2 = (0.15, 0.3, 0.5, 0.9)
 """Its Table 5, with r1 -> 0."""
+RATIOS = tuple(sorted({0.0, R1, R2, 1.0, *SWEEP_R2}))
+"""Every ratio r at which sets are scored, for Tables 1, 2 and 5 and Figure 3."""
 CONTAMINATION = (0.1, 0.5)
 """Shares of OOD images in the mixed test sets."""
 
@@ -25,8 +27,8 @@ class Sizes:
     """Training steps."""
     images: int
     """Images of each set that are scored."""
-    null_sets: int
-    """Sets of as many held-out trusted images, which the p-values are calibrated on."""
+    null_images: int
+    """Held-out trusted images that the p-values are calibrated on."""
     draws: int
     """Monte-Carlo draws of companions and noise."""
     batch_size: int = 64
@@ -71,10 +73,10 @@ class Study:
 
     @property
     def null(self):
-        """Names of the calibration sets."""
-        return tuple(f"{self.in_dist} (calibration {i + 1})" for i in range(self.sizes.null_sets))
+        """Name of the calibration set."""
+        return f"{self.in_dist} (calibration)"
 
-    def ratios(self, name):
-        """The ratios r at which a set is scored: Table 5 is for sets under test only."""
-        sweep = SWEEP_R2 if name in (self.in_dist, *self.ood) else ()
-        return tuple(sorted({0.0, R1, R2, 1.0, *sweep}))
+    @property
+    def own_batch(self):
+        """Name of the control set where it is scored on its own, as a new batch would be."""
+        return f"{self.in_dist} (own batch)"

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import batch_norm_report
 from experiments.batch_norm_results import Results, contamination_rows
-from experiments.batch_norm_study import CONTAMINATION, R2, Study
+from experiments.batch_norm_study import CONTAMINATION, R2, RATIOS, Study
 from experiments.common import Flags, Scores, UsageError, environment
 from jaxood import checkpoint, data, record, scores, train
 from jaxood.density import bits_per_dim
@@ -56,14 +56,14 @@ def _load(study: Study, flags: Flags):
     n, rng = study.sizes.images, np.random.default_rng(flags.seed)
     trusted, _ = data.load(study.in_dist, "train", flags.data_dir)
     held_out, _ = data.load(study.in_dist, "test", flags.data_dir)
-    names = [study.in_dist, study.control, *study.null]
-    if len(held_out) < n * len(names):
+    cuts = np.cumsum([n, n, study.sizes.null_images])
+    if len(held_out) < cuts[-1]:
         raise UsageError(
             f"{study.in_dist} has {len(held_out)} test images, but test, control and calibration "
-            f"need {len(names)} sets of {n}: score fewer images"
+            f"need {cuts[-1]}: score fewer images"
         )
-    held_out = rng.permutation(held_out)
-    sets = {name: held_out[i * n : (i + 1) * n] for i, name in enumerate(names)}
+    test, control, null, _ = np.split(rng.permutation(held_out), cuts)
+    sets = {study.in_dist: test, study.control: control, study.null: null}
     for name in study.ood:
         images, _ = data.load(name, "test", flags.data_dir)
         if images.shape[1:] != trusted.shape[1:]:
@@ -117,20 +117,29 @@ def _train(study: Study, flags: Flags, trusted, out: Path):
 
 
 def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
-    """Log-likelihoods ``{set: (draws, ratios, n)}`` in nats and seconds by set."""
+    """Log-likelihoods ``{set: (draws, ratios, n)}`` in nats and seconds by set.
+
+    All trusted images are scored among each other and every OOD set among itself, as the paper
+    does. Images of one set share companions, so their scores move together; trusted images that
+    were scored in sets of their own would not be exchangeable. What happens to a trusted batch
+    that arrives on its own is measured, too.
+    """
     store = Scores(out / "scores.npz")
+    pool = [study.in_dist, study.control, study.null]
+    jobs = {"trusted": np.concatenate([sets[name] for name in pool])}
+    jobs |= {name: sets[name] for name in study.ood} | {study.own_batch: sets[study.control]}
     log_probs, seconds = {}, {}
-    for i, (name, images) in enumerate(sets.items()):
+    for i, (name, images) in enumerate(jobs.items()):
         start = time.monotonic()
 
         def compute(i=i, name=name, images=images):
-            print(f"scoring {len(images)} images: {label(name)}")
+            print(f"scoring {len(images)} images: {label(name)}", flush=True)
             return scores.mixed_log_prob(
                 study.model,
                 variables,
                 images,
                 trusted,
-                study.ratios(name),
+                RATIOS,
                 key=jax.random.fold_in(jax.random.key(flags.seed), i),
                 batch_size=study.sizes.batch_size,
                 draws=study.sizes.draws,
@@ -138,10 +147,13 @@ def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
             )
 
         log_probs[name] = store.get(f"log_prob/{name}", compute)
-        seconds[name] = float(
-            store.get(f"seconds/{name}", lambda start=start: np.array(time.monotonic() - start))
+        elapsed = store.get(
+            f"seconds/{name}", lambda start=start: np.array(time.monotonic() - start)
         )
-    return log_probs, seconds
+        seconds[name] = float(elapsed)
+    cuts = np.cumsum([len(sets[name]) for name in pool])[:-1]
+    log_probs |= zip(pool, np.split(log_probs.pop("trusted"), cuts, axis=-1), strict=True)
+    return log_probs, seconds | dict.fromkeys(pool, seconds["trusted"])
 
 
 def _contaminate(study: Study, flags: Flags, variables, trusted, sets, out: Path):
@@ -154,7 +166,7 @@ def _contaminate(study: Study, flags: Flags, variables, trusted, sets, out: Path
             images = np.concatenate([sets[study.in_dist][: n - count], sets[name][:count]])
 
             def compute(name=name, share=share, images=images):
-                print(f"scoring {len(images)} images: {share:.0%} of them {label(name)}")
+                print(f"scoring {len(images)} images: {share:.0%} {label(name)}", flush=True)
                 return scores.batch_norm_delta(
                     study.model,
                     variables,

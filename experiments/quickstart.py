@@ -31,7 +31,7 @@ def main(config: Config):
     common.use_platform(config.platform)
     out = config.out or Path("runs/quickstart")
     common.open_run(out, "quickstart", config)
-    sizes = Sizes(channels=16, blocks=1, steps=config.steps, images=149, null_sets=2, draws=4)
+    sizes = Sizes(channels=16, blocks=1, steps=config.steps, images=150, null_images=299, draws=8)
     study = Study(
         experiment="quickstart",
         title="Digits that do not belong",

@@ -151,7 +151,7 @@ def load(
     Args:
         name: A registered name (`names`), a name found in the data folder, or a path to a `.npz`
             file, a folder of images or a folder of idx files; then any transforms, applied from
-            left to right: `/rotated`, `/scaled_<c>`, `/contrast_<c>`.
+            left to right: `/rotated`, `/rotated_bilinear`, `/scaled_<c>`, `/contrast_<c>`.
         split: "train" or "test". Files of your own may have other splits, and files that have
             none at all (one array, one flat folder) are the same images for every split.
         data_dir: Where data lie and downloads go. None: the environment variable

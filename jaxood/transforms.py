@@ -1,7 +1,7 @@
 """What an array of images is in this library, and how one is changed into another.
 
 Pure functions, uint8 `(n, h, w, c)` to uint8 of the same shape. `jaxood.data.load` applies them by
-name: `rotated`, `scaled_<c>`, `contrast_<c>`.
+name: `rotated`, `rotated_bilinear`, `scaled_<c>`, `contrast_<c>`.
 """
 
 from __future__ import annotations
@@ -64,16 +64,19 @@ def check_images(
     return np.require(images, requirements=["C", "W"]), labels
 
 
-def rotate(images: np.ndarray, seed: int = 0) -> np.ndarray:
+def rotate(images: np.ndarray, seed: int = 0, *, bilinear: bool = False) -> np.ndarray:
     """Each image turned by its own random angle, uniform in (90, 270) degrees.
 
-    This is "Rotation" of the BatchNorm paper's Table 2. Bilinear; what turns in from outside the
-    image is 0 (black), so on images whose background is not black the corners alone give the
-    rotation away. Image i gets the same angle however many images follow it.
+    This is "Rotation" of the BatchNorm paper's Table 2. The paper does not say how pixels are
+    resampled; the nearest neighbour is what torchvision, which its models are written for, does
+    by default. It leaves ragged edges that give a rotation away; `bilinear` does not. What turns
+    in from outside the image is 0 (black), so on images whose background is not black the
+    corners do. Image i gets the same angle however many images follow it.
 
     Args:
         images: uint8 `(n, h, w, c)`, c 1 or 3.
         seed: Of the angles.
+        bilinear: Interpolate, in place of taking the nearest pixel.
 
     Returns:
         uint8, the shape of `images`.
@@ -85,10 +88,11 @@ def rotate(images: np.ndarray, seed: int = 0) -> np.ndarray:
 
     images, _ = check_images(images, None, "rotate")
     angles = np.random.default_rng(seed).uniform(90, 270, len(images))
+    resampling = Image.Resampling.BILINEAR if bilinear else Image.Resampling.NEAREST
     turned = np.empty_like(images)
     for out, image, angle in zip(turned, images, angles, strict=True):
         picture: Any = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-        picture = picture.rotate(angle, Image.Resampling.BILINEAR)
+        picture = picture.rotate(angle, resampling)
         out[...] = np.asarray(picture).reshape(image.shape)
     return turned
 
@@ -141,13 +145,13 @@ def _factor(c: float) -> float:
 
 def by_name(text: str, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """The transform that `text`, a part of the data set name `name`, stands for."""
-    if text == "rotated":
-        return rotate
+    if text in ("rotated", "rotated_bilinear"):
+        return partial(rotate, bilinear=text == "rotated_bilinear")
     kind, _, c = text.partition("_")
     try:
         return partial({"scaled": scale, "contrast": contrast}[kind], c=_factor(float(c)))
     except (KeyError, ValueError):
         raise DataError(
             f"{name!r}: there is no such file or folder, and {text!r} is no transform; those are "
-            "rotated, scaled_<c> and contrast_<c> with a number c of at least 0"
+            "rotated, rotated_bilinear, scaled_<c> and contrast_<c> with a number c of at least 0"
         ) from None

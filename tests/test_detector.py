@@ -28,10 +28,7 @@ def leave_one_out(scores):
     """The p-value of each score among the others: any of them may be the fresh one."""
     scores = np.asarray(scores, np.float32)
     return np.concatenate(
-        [
-            detector.p_values_of(scores[i : i + 1], np.delete(scores, i))
-            for i in range(len(scores))
-        ]
+        [detector.p_values_of(scores[i : i + 1], np.delete(scores, i)) for i in range(len(scores))]
     )
 
 

@@ -253,9 +253,7 @@ def test_batch_norm_delta_is_the_difference_of_mixed_means():
     )
     difference = mixed[:, 0].astype(np.float64) - mixed[:, 1]
     np.testing.assert_allclose(estimate.mean, np.abs(difference.mean(0)), rtol=1e-5)
-    np.testing.assert_allclose(
-        estimate.stderr, np.sqrt(difference.var(0, ddof=1) / 4), rtol=1e-5
-    )
+    np.testing.assert_allclose(estimate.stderr, np.sqrt(difference.var(0, ddof=1) / 4), rtol=1e-5)
     single = scores.batch_norm_delta(CENTRED, VARIABLES, DIM, TRUSTED, batch_size=8, draws=1)
     assert np.all(np.isfinite(single.mean))
     assert np.all(np.isnan(single.stderr))

@@ -22,7 +22,7 @@ same likelihood to within 0.1 bits per dimension. That choice is made on trusted
 class Config(common.Flags):
     """Flags of the quickstart."""
 
-    steps: int = 150
+    steps: int = 120
     """Training steps of 64 images."""
 
 

@@ -11,11 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+from PIL import Image
 
 from jaxood.record import BpdRow, ModelRow, Record, ResultRow, label, write_file
 
@@ -100,7 +102,7 @@ def write(
     """
     out = Path(out)
     figures = {
-        figure.name: _data_uri(out / "figures" / figure.name)
+        figure.name: _image(out / "figures" / figure.name)
         for section in sections
         for figure in section.figures
     }
@@ -230,10 +232,14 @@ def _models_table(models: Sequence[ModelRow]) -> Table:
     )
 
 
-def _data_uri(path: Path) -> str:
+def _image(path: Path) -> dict[str, Any]:
+    """A figure as a data URI, and the width at which two of its pixels make one of the page's."""
     if not path.is_file():
         raise FileNotFoundError(f"The report shows {path}, which is not there; save it first.")
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    with Image.open(path) as image:
+        width = image.width // 2
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return {"uri": uri, "width": width}
 
 
 def _markdown_cell(value: str | float | None) -> str:

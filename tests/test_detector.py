@@ -56,7 +56,7 @@ def test_p_values_are_valid_with_ties(scores):
 @settings(deadline=None)
 def test_p_values_count_the_null_scores_that_are_at_least_as_high(null, scores):
     expected = [(1 + sum(n >= s for n in null)) / (len(null) + 1) for s in scores]
-    result = detector.p_values_of(np.float32(scores), np.float32(null))
+    result = detector.p_values_of(np.array(scores), np.array(null))
     assert result.dtype == np.float64
     np.testing.assert_array_equal(result, expected)
 
@@ -131,7 +131,7 @@ def test_scores_that_are_nan_are_refused():
 
 
 def test_infinite_scores_have_a_rank():
-    p = detector.p_values_of(np.float32([np.inf, -np.inf]), np.float32([0, 1, np.inf]))
+    p = detector.p_values_of(np.array([np.inf, -np.inf]), np.array([0, 1, np.inf]))
     np.testing.assert_array_equal(p, [2 / 4, 4 / 4])
 
 

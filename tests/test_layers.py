@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,7 @@ ours = functools.partial(layers.conv_general_dilated, dimension_numbers=LAYOUT)
 plain = functools.partial(lax.conv_general_dilated, dimension_numbers=LAYOUT)
 
 
-def arrays(*shapes, dtype=np.float32, seed=0):
+def arrays(*shapes, dtype: Any = np.float32, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
 
@@ -56,7 +57,7 @@ SAME = {"window_strides": (1, 1), "padding": "SAME"}
 def test_same_convolution_has_the_gradients_of_the_original(image, kernel, float64):
     f, g = functools.partial(ours, **SAME), functools.partial(plain, **SAME)
     for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
-        assert_same_convolution(f, g, *arrays(image, kernel, dtype=dtype), tolerance)
+        assert_same_convolution(f, g, *arrays(image, kernel, dtype=dtype), tolerance=tolerance)
 
 
 def test_convolution_gradients_inside_a_scan(float64):
@@ -110,9 +111,8 @@ def batch_norm(x, mean=0.0, var=1.0):
             "var": np.full(c, var, np.float32),
         },
     }
-    y, updates = layers.BatchNorm(use_running_average=False).apply(
-        variables, x, mutable=["batch_stats"]
-    )
+    norm: Any = layers.BatchNorm(use_running_average=False)
+    y, updates = norm.apply(variables, x, mutable=["batch_stats"])
     return y, updates["batch_stats"]
 
 
@@ -142,7 +142,8 @@ def test_batch_norm_in_evaluation_mode_takes_the_running_statistics():
         "params": {"scale": np.array([3.0]), "bias": np.array([0.5])},
         "batch_stats": {"mean": np.array([2.0]), "var": np.array([4.0])},
     }
-    y = layers.BatchNorm(use_running_average=True).apply(variables, x)
+    norm: Any = layers.BatchNorm(use_running_average=True)
+    y = norm.apply(variables, x)
     np.testing.assert_allclose(y, 3 * (x - 2) / np.sqrt(4 + 1e-5) + 0.5, rtol=1e-5, atol=1e-5)
 
 

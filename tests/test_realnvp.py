@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -73,7 +74,7 @@ class Bijection:
 
     def __init__(self, shape):
         # The original convolution: forward-mode differentiation, and compiled in half the time.
-        self.flow = RealNVP(2, 1, nn.Conv)
+        self.flow: Any = RealNVP(2, 1, nn.Conv)
         self.x = np.random.default_rng(2).normal(size=(3, *shape))
         shapes = jax.eval_shape(self.flow.init, jax.random.key(0), self.x)
         self.variables = perturb(jax.tree.map(lambda s: np.zeros(s.shape), shapes), scale=0.3)

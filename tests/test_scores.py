@@ -37,6 +37,7 @@ def CENTRED(variables, x, *, train=False, key=None):
 
 @toy
 def NOISE(variables, x, *, train=False, key=None):
+    assert key is not None
     return jax.vmap(jax.random.uniform)(key)
 
 
@@ -207,10 +208,13 @@ def test_mixed_log_prob_by_brute_force(n):
 
 def test_each_image_gets_its_own_value_among_as_many_trusted_ones_as_the_ratio_says():
     ratios = (0, 0.1, 0.5, 1)
-    options = {"batch_size": 10, "draws": 2}
-    own = scores.mixed_log_prob(OWN_LEVEL, {}, DIM, TRUSTED, ratios, **options)
+
+    def mixed(model):
+        return scores.mixed_log_prob(model, {}, DIM, TRUSTED, ratios, batch_size=10, draws=2)
+
+    own = mixed(OWN_LEVEL)
     np.testing.assert_array_equal(own, np.broadcast_to(np.arange(23), own.shape))
-    companions = scores.mixed_log_prob(BRIGHT_COMPANIONS, {}, DIM, TRUSTED, ratios, **options)
+    companions = mixed(BRIGHT_COMPANIONS)
     for i, expected in enumerate((-1, 9, 5, 0)):
         np.testing.assert_array_equal(companions[:, i], expected)
 

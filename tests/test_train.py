@@ -1,3 +1,4 @@
+import functools
 import random
 import signal
 import subprocess
@@ -41,10 +42,15 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), dtype=np.uint8
 STEPS = 60
 
 
+@functools.cache
+def tiny_variables():
+    return initial(TINY.init, IMAGES)
+
+
 def fit_tiny(directory=None, seed=0):
     return train.fit(
         train.neg_log_prob_loss(TINY),
-        initial(TINY.init, IMAGES),
+        tiny_variables(),
         IMAGES,
         steps=STEPS,
         batch_size=8,
@@ -97,6 +103,7 @@ def test_a_resumed_run_is_the_unbroken_run(unbroken, tmp_path, monkeypatch):
         with pytest.raises(Stopped):
             fit_tiny(tmp_path)
     stopped = checkpoint.restore(tmp_path, unbroken)
+    assert stopped is not None
     assert 5 <= stopped.step < STEPS
     np.testing.assert_array_equal(stopped.losses[stopped.step :], 0)
 
@@ -125,7 +132,9 @@ def test_a_killed_run_resumes_as_the_unbroken_run(unbroken, tmp_path):
     finally:
         child.kill()
     assert child.wait() == -signal.SIGKILL
-    assert 0 < checkpoint.restore(tmp_path, unbroken).step < STEPS
+    kept = checkpoint.restore(tmp_path, unbroken)
+    assert kept is not None
+    assert 0 < kept.step < STEPS
     chex.assert_trees_all_equal(fit_tiny(tmp_path), unbroken)
 
 

@@ -72,3 +72,14 @@ def test_transforms_refuse_floats(transform):
         transform(np.zeros((2, 8, 8, 1)))
     with pytest.raises(DataError, match="finite"):
         scale(np.zeros((2, 8, 8, 1), np.uint8), float("inf"))
+
+
+def test_nearest_rotation_makes_no_new_levels_and_bilinear_does(rng):
+    two_levels = np.uint8(200) * rng.integers(0, 2, (4, 16, 16, 1), dtype=np.uint8)
+    assert set(np.unique(rotate(two_levels))) <= {0, 200}
+    smooth = rotate(two_levels, bilinear=True)
+    assert len(np.unique(smooth)) > 10
+    # The same angles: where the smooth one is certain, the two agree.
+    nearest = rotate(two_levels)
+    agree = (nearest == 200) == (smooth > 100)
+    assert agree.mean() > 0.95

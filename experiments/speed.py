@@ -38,6 +38,8 @@ class Config(common.Flags):
     """Images a step."""
     repeats: int = 5
     """Timed steps of each."""
+    peer: bool = True
+    """Time the peer as well."""
 
 
 def main(config: Config):
@@ -49,6 +51,8 @@ def main(config: Config):
         "jaxood": {"conv": layers.Conv},
         "nn.Conv": {"conv": nn.Conv, "unroll": config.blocks},
     }
+    if not config.peer:
+        del variants["nn.Conv"]
     steps, compiling, times = {}, {}, {name: [] for name in variants}
     for name, options in variants.items():
         start = time.perf_counter()
@@ -70,6 +74,8 @@ def main(config: Config):
         figures = (compiling[name], statistics.median(times[name]), min(times[name]))
         table.add_row(name, *(f"{x:.2f}" for x in figures), f"{losses[name][-1]:.4f}")
     Console().print(table)
+    if not config.peer:
+        return None
     ratio = statistics.median(times["nn.Conv"]) / statistics.median(times["jaxood"])
     gap = max(abs(a / b - 1) for a, b in zip(losses["jaxood"], losses["nn.Conv"], strict=True))
     print(f"speed-up {ratio:.2f}, relative difference of the losses {gap:.1e}")

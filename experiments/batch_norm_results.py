@@ -18,8 +18,9 @@ class Results:
         null_delta: Δ of the calibration images.
     """
 
-    def __init__(self, study: Study, image_shape, log_probs):
+    def __init__(self, study: Study, image_shape, log_probs, own_batch):
         self.study, self.image_shape, self.log_probs = study, image_shape, log_probs
+        self.own_batch = own_batch
         null, null_delta = self.at(study.null, 0).mean(0), self.delta(study.null, R1, R2).mean
         self.scores = {
             name: {
@@ -127,15 +128,14 @@ class Results:
         fresh = self.scores[self.study.in_dist]["batch_norm_delta"]
         flagged = int((self.p_values <= 0.05).sum())
         interval = scipy.stats.binomtest(flagged, len(fresh)).proportion_ci()
-        own_batch = self.delta(self.study.own_batch, R1, R2).mean
         return {
             # Two samples, since the null is a sample too.
             "ks_p_value": float(np.asarray(scipy.stats.ks_2samp(fresh, self.null_delta))[1]),
             "chosen_fpr": 0.05,
             "realised_fpr": flagged / len(fresh),
             "realised_fpr_ci": [float(interval.low), float(interval.high)],
-            "own_batch_fpr": float((self.p_values_of(own_batch) <= 0.05).mean()),
-            "own_batch_auroc": metrics.auroc(fresh, own_batch),
+            "own_batch_fpr": float((self.p_values_of(self.own_batch) <= 0.05).mean()),
+            "own_batch_auroc": metrics.auroc(fresh, self.own_batch),
             "n": len(fresh),
             "null_images": len(self.null_delta),
         }

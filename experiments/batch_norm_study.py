@@ -75,8 +75,3 @@ class Study:
     def null(self):
         """Name of the calibration set."""
         return f"{self.in_dist} (calibration)"
-
-    @property
-    def own_batch(self):
-        """Name of the control set where it is scored on its own, as a new batch would be."""
-        return f"{self.in_dist} (own batch)"

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import batch_norm_report
 from experiments.batch_norm_results import Results, contamination_rows
-from experiments.batch_norm_study import CONTAMINATION, R2, RATIOS, Study
+from experiments.batch_norm_study import CONTAMINATION, R1, R2, RATIOS, Study
 from experiments.common import Flags, Scores, UsageError, environment
 from jaxood import checkpoint, data, record, scores, train
 from jaxood.density import bits_per_dim
@@ -20,6 +20,7 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
     trusted, sets = _load(study, flags)
     model_row, variables, losses = _train(study, flags, trusted, out)
     log_probs, seconds = _score(study, flags, variables, trusted, sets, out)
+    own_batch = _own_batch(study, flags, variables, trusted, sets, out)
     mixed = _contaminate(study, flags, variables, trusted, sets, out)
     samples = {
         f"samples, temperature {t}": np.asarray(
@@ -29,7 +30,7 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
         )
         for t in (0.7, 1.0)
     }
-    results = Results(study, trusted.shape[1:], log_probs)
+    results = Results(study, trusted.shape[1:], log_probs, own_batch)
     rows = results.rows(seconds)
     made = record.Record(
         experiment=study.experiment,
@@ -122,12 +123,12 @@ def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
     All trusted images are scored among each other and every OOD set among itself, as the paper
     does. Images of one set share companions, so their scores move together; trusted images that
     were scored in sets of their own would not be exchangeable. What happens to a trusted batch
-    that arrives on its own is measured, too.
+    that arrives on its own is measured by `_own_batch`.
     """
     store = Scores(out / "scores.npz")
     pool = [study.in_dist, study.control, study.null]
     jobs = {"trusted": np.concatenate([sets[name] for name in pool])}
-    jobs |= {name: sets[name] for name in study.ood} | {study.own_batch: sets[study.control]}
+    jobs |= {name: sets[name] for name in study.ood}
     log_probs, seconds = {}, {}
     for i, (name, images) in enumerate(jobs.items()):
         start = time.monotonic()
@@ -156,6 +157,32 @@ def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
     return log_probs, seconds | dict.fromkeys(pool, seconds["trusted"])
 
 
+def _own_batch(study: Study, flags: Flags, variables, trusted, sets, out: Path):
+    """Delta ``(n,)`` of a trusted batch that is scored among itself only."""
+
+    def compute():
+        images = sets[study.control]
+        print(f"scoring {len(images)} images: {label(study.in_dist)}, on their own", flush=True)
+        return _delta(study, flags, variables, images, trusted, R1)
+
+    return Scores(out / "scores.npz").get("delta/own_batch", compute)
+
+
+def _delta(study: Study, flags: Flags, variables, images, trusted, r1):
+    return scores.batch_norm_delta(
+        study.model,
+        variables,
+        images,
+        trusted,
+        r1=r1,
+        r2=R2,
+        key=jax.random.key(flags.seed),
+        batch_size=study.sizes.batch_size,
+        draws=study.sizes.draws,
+        show_progress=True,
+    ).mean
+
+
 def _contaminate(study: Study, flags: Flags, variables, trusted, sets, out: Path):
     """Delta (r1 -> 0) in test sets that hold both: ``{(set, share): (trusted, ood)}``."""
     store = Scores(out / "scores.npz")
@@ -167,19 +194,8 @@ def _contaminate(study: Study, flags: Flags, variables, trusted, sets, out: Path
 
             def compute(name=name, share=share, images=images):
                 print(f"scoring {len(images)} images: {share:.0%} {label(name)}", flush=True)
-                return scores.batch_norm_delta(
-                    study.model,
-                    variables,
-                    images,
-                    trusted,
-                    r1=0,
-                    r2=R2,
-                    key=jax.random.key(flags.seed),
-                    batch_size=study.sizes.batch_size,
-                    draws=study.sizes.draws,
-                    show_progress=True,
-                ).mean
+                return _delta(study, flags, variables, images, trusted, 0)
 
-            values = store.get(f"contaminated/{name}/{share}", compute)
+            values = store.get(f"delta/{name}/{share}", compute)
             mixed[name, share] = values[: n - count], values[n - count :]
     return mixed

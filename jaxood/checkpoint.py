@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -26,7 +27,7 @@ def save(directory, step, tree):
     with _manager(directory) as manager:
         # Orbax gives scalars a format of their own, and reads them back as Python numbers.
         arrays = jax.tree.map(np.asarray, tree)
-        manager.save(step, args=ocp.args.StandardSave(arrays))
+        manager.save(step, args=ocp.args.PyTreeSave(arrays))
 
 
 def restore(directory, like):
@@ -40,7 +41,8 @@ def restore(directory, like):
         The pytree, or ``None`` where there is no checkpoint.
 
     Raises:
-        ValueError: if the checkpoint holds other arrays than ``like``, or is damaged.
+        ValueError: if the checkpoint holds other arrays than ``like``, or files of it are cut
+            short or missing.
     """
     if not Path(directory).is_dir():
         return None
@@ -48,11 +50,19 @@ def restore(directory, like):
         step = manager.latest_step()
         if step is None:
             return None
-        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
+        # Orbax casts and reshapes in silence; without a type to cast to, it gives what was saved.
+        as_saved = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
         try:
-            return manager.restore(step, args=ocp.args.StandardRestore(like))
+            tree = manager.restore(step, args=ocp.args.PyTreeRestore(like, as_saved))
+            jax.tree.map(_check_same_kind, tree, like)
+            return jax.tree.map(jnp.asarray, tree)
         except Exception as error:  # orbax raises a different type for each kind of mismatch
             raise ValueError(
                 f"the checkpoint {Path(directory) / str(step)} cannot be read as this model "
                 f"({type(error).__name__}): delete the folder to train anew, or use another"
             ) from error
+
+
+def _check_same_kind(saved, wanted):
+    if (saved.shape, saved.dtype) != (wanted.shape, wanted.dtype):
+        raise TypeError(f"{saved.dtype}{saved.shape}, not {wanted.dtype}{wanted.shape}")

@@ -59,7 +59,7 @@ def dequantize(key, x, dtype=jnp.float32):
         dtype: of the result.
 
     Returns:
-        ``(n, h, w, c)`` in ``(0, 256)``: ``x + u`` with ``u`` uniform on ``[0, 1)``.
+        ``(n, h, w, c)`` in ``[0, 256]``: ``x + u`` with ``u`` uniform on ``[0, 1)``.
 
     Raises:
         TypeError: if ``x`` is not uint8.

@@ -115,7 +115,8 @@ class RealNVP(nn.Module):
 def realnvp(image_shape, *, channels=32, blocks=4, conv=Conv, unroll=1):
     """RealNVP over uint8 images.
 
-    ``log_prob`` is exact for the dequantized image ``x + u`` (a density on ``[0, 256)^d``);
+    ``log_prob`` is exact for the dequantized image ``x + u`` (a density that leaves a little mass
+    outside ``[0, 256]^d``, as the logit of the pixels ends at ±2.94);
     averaged over ``u`` it is a lower bound on the discrete log-likelihood. In training mode it is
     the paper's ``log p~(x_j | x_-j)`` with the usual log-determinant, which leaves out that
     ``x_j`` itself moves the batch statistics.

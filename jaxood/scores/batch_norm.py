@@ -81,6 +81,8 @@ def mixed_log_prob(
     if not all(0 <= r <= 1 for r in ratios):
         raise ValueError(f"ratios must lie in [0, 1], got {tuple(ratios)}")
     sizes = [images_in_batch(batch_size, r) for r in ratios if r > 0]
+    if len(x) == 0 or len(reference) == 0:
+        raise ValueError(f"{len(x)} images to judge and {len(reference)} trusted ones: give both")
     if sizes and len(x) < max(sizes):
         raise ValueError(
             f"at r = {max(ratios)} and b = {batch_size} a batch holds {max(sizes)} different test "

@@ -22,14 +22,7 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
     log_probs, seconds = _score(study, flags, variables, trusted, sets, out)
     own_batch = _own_batch(study, flags, variables, trusted, sets, out)
     mixed = _contaminate(study, flags, variables, trusted, sets, out)
-    samples = {
-        f"samples, temperature {t}": np.asarray(
-            jax.jit(study.model.sample, static_argnums=2)(
-                variables, jax.random.key(flags.seed), 16, temperature=t
-            )
-        )
-        for t in (0.7, 1.0)
-    }
+    samples = _sample(study, flags, variables, out)
     results = Results(study, trusted.shape[1:], log_probs, own_batch)
     rows = results.rows(seconds)
     made = record.Record(
@@ -155,6 +148,21 @@ def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
     cuts = np.cumsum([len(sets[name]) for name in pool])[:-1]
     log_probs |= zip(pool, np.split(log_probs.pop("trusted"), cuts, axis=-1), strict=True)
     return log_probs, seconds | dict.fromkeys(pool, seconds["trusted"])
+
+
+def _sample(study: Study, flags: Flags, variables, out: Path):
+    store = Scores(out / "scores.npz")
+
+    def compute(temperature):
+        sample = jax.jit(study.model.sample, static_argnums=2)
+        return np.asarray(
+            sample(variables, jax.random.key(flags.seed), 16, temperature=temperature)
+        )
+
+    return {
+        f"samples, temperature {t}": store.get(f"samples/{t}", lambda t=t: compute(t))
+        for t in (0.7, 1.0)
+    }
 
 
 def _own_batch(study: Study, flags: Flags, variables, trusted, sets, out: Path):

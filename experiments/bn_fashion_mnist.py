@@ -19,7 +19,7 @@ OOD = (ROTATED, MNIST, OMNIGLOT, KMNIST, "fashion_mnist/rotated_bilinear")
 
 PRESETS = {
     # The machinery, not the claim: embedded digits in place of Fashion-MNIST.
-    "smoke": Sizes(channels=8, blocks=1, steps=8, images=64, null_images=64, draws=2),
+    "smoke": Sizes(channels=4, blocks=1, steps=8, images=64, null_images=64, draws=2),
     "small": Sizes(channels=16, blocks=2, steps=300, images=400, null_images=400, draws=2),
     # Width, depth and batch size are the paper's (Appendix C.1); it states neither the length of
     # the training nor the draws. 100 epochs.

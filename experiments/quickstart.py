@@ -6,11 +6,16 @@ and digits turned on their side. Look at report.html in the run folder.
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from experiments import batch_norm_test, common
 from experiments.batch_norm_study import Sizes, Study
 from jaxood.models.realnvp import realnvp
 
+PRESETS = {
+    "smoke": Sizes(channels=4, blocks=1, steps=4, images=64, null_images=64, draws=1),
+    "small": Sizes(channels=16, blocks=1, steps=120, images=150, null_images=299, draws=8),
+}
 NOTES = """
 The digits are 8×8 pixels of 17 levels, 1,198 to train on. A flow soon learns the 17 levels and
 the training images by heart, so the run stops while training and held-out images still have the
@@ -22,20 +27,20 @@ same likelihood to within 0.1 bits per dimension. That choice is made on trusted
 class Config(common.Flags):
     """Flags of the quickstart."""
 
-    steps: int = 120
-    """Training steps of 64 images."""
+    preset: Literal["smoke", "small"] = "small"
+    """smoke: seconds, checks that everything runs. small: a minute or two on 2 CPU cores."""
 
 
 def main(config: Config):
     """Run the quickstart."""
     common.use_platform(config.platform)
-    out = config.out or Path("runs/quickstart")
+    out = config.out or Path("runs/quickstart" + "-smoke" * (config.preset == "smoke"))
     common.open_run(out, "quickstart", config)
-    sizes = Sizes(channels=16, blocks=1, steps=config.steps, images=150, null_images=299, draws=8)
+    sizes = PRESETS[config.preset]
     study = Study(
         experiment="quickstart",
         title="Digits that do not belong",
-        preset="small",
+        preset=config.preset,
         model_name="realnvp",
         model=realnvp((8, 8, 1), channels=sizes.channels, blocks=sizes.blocks),
         in_dist="digits",

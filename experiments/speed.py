@@ -75,11 +75,10 @@ def main(config: Config):
         table.add_row(name, *(f"{x:.2f}" for x in figures), f"{losses[name][-1]:.4f}")
     Console().print(table)
     if not config.peer:
-        return None
+        return
     ratio = statistics.median(times["nn.Conv"]) / statistics.median(times["jaxood"])
     gap = max(abs(a / b - 1) for a, b in zip(losses["jaxood"], losses["nn.Conv"], strict=True))
     print(f"speed-up {ratio:.2f}, relative difference of the losses {gap:.1e}")
-    return ratio, gap
 
 
 def _one_step(loss, variables, images, config):
@@ -91,7 +90,7 @@ def _one_step(loss, variables, images, config):
 
     def step():
         nonlocal state
-        done = state.step
+        done = int(state.step)
         state, _ = compiled(state, images, done + 1)
         return state.losses[done]
 

@@ -71,7 +71,7 @@ def _load(study: Study, flags: Flags):
 
 def _train(study: Study, flags: Flags, trusted, out: Path):
     sizes, model = study.sizes, study.model
-    variables = jax.jit(model.init)(jax.random.key(flags.seed), trusted[:1])
+    variables = model.init(jax.random.key(flags.seed), trusted[:1])
     parameters = sum(p.size for p in jax.tree.leaves(variables["params"]))
     losses = np.zeros(sizes.steps, np.float32)
     finished = variables | {"losses": losses, "seconds": np.float32(0)}

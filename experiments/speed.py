@@ -57,7 +57,7 @@ def main(config: Config):
     for name, options in variants.items():
         start = time.perf_counter()
         model = realnvp(shape, channels=config.channels, blocks=config.blocks, **options)
-        variables = jax.jit(model.init)(jax.random.key(config.seed), images)
+        variables = model.init(jax.random.key(config.seed), images)
         steps[name] = _one_step(train.neg_log_prob_loss(model), variables, images, config)
         compiling[name] = time.perf_counter() - start
     losses = {name: [] for name in variants}

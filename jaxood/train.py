@@ -185,7 +185,7 @@ def fit(
                     + (f"the state before it is in {directory}. " if directory else "")
                     + "Lower the learning rate, or start from another seed."
                 )
-            recent = bits_per_dim(-np.mean(state.losses[before:done]), images.shape[1:])
+            recent = bits_per_dim(-np.asarray(state.losses)[before:done].mean(), images.shape[1:])
             rate = (done - before) * batch_size / (now - started)
             advance(done - before, f"{recent:.3f} bits/dim  {rate:,.0f} images/s")
             # The first call compiles. After it, aim at a refresh every second or so.

@@ -139,6 +139,7 @@ def realnvp(image_shape, *, channels=32, blocks=4, conv=Conv, unroll=1):
         raise ValueError(f"RealNVP squeezes 2x2 patches: {h}x{w} images need an even size")
     flow = RealNVP(channels, blocks, conv, unroll)
 
+    @jax.jit
     def init(key, x):
         return flow.init(key, jnp.zeros((1, *x.shape[1:])))
 

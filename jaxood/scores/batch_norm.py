@@ -53,7 +53,7 @@ def mixed_log_prob(
     In a draw, the images ``x`` are shuffled and cut into groups of ``r b``; each group is filled
     up to ``b`` with trusted images and evaluated in training mode. Draws are paired over the
     ratios: an image meets the same noise, the groups of all ratios are cut from the same
-    shuffled order, and the trusted companions come from the same shuffled order.
+    shuffled order, and so are their trusted companions.
 
     These values depend on the other images in ``x``: an OOD image gives itself away among OOD
     images. A group's last members are real images too (from the front of the order), never
@@ -139,12 +139,13 @@ def _plan(key, n, m, sizes, batch_size, draws):
         order, companions = rng.permutation(n), rng.permutation(m)
         for size in sorted(set(sizes)):
             groups = -(-n // size)
-            # Test images from a group's start on and, from the same place in their own order, its
-            # trusted companions; both orders wrap around.
-            here = np.arange(groups)[:, None] * size + position
+            # Each group takes the next test images and the next trusted companions of two orders
+            # that wrap around: no companion serves twice before all have served.
+            group = np.arange(groups)[:, None]
             is_test = position < size
-            test = np.where(is_test, order[here % n], -1)
-            reference = np.where(is_test, -1, companions[here % m])
+            test = np.where(is_test, order[(group * size + position) % n], -1)
+            next_companion = group * (batch_size - size) + position - size
+            reference = np.where(is_test, -1, companions[next_companion % m])
             plans.append((test, reference, np.full(groups, draw), np.full(groups, size)))
     if not plans:
         empty = np.empty(0, np.int32)

@@ -82,8 +82,10 @@ def score_histograms(
         for name, array in shown.items():
             colour = _colour(name, sets, in_dist)
             share = np.histogram(array, bins)[0] / max(array.size, 1)
-            # Filled faintly, outlined firmly, so that sets seen through one another stay legible.
-            axes.stairs(share, bins, fill=True, color=colour, alpha=0.22)
+            # The trusted set is filled; the others are outlines, legible through one another.
+            axes.stairs(
+                share, bins, fill=True, color=colour, alpha=0.3 if name == in_dist else 0.07
+            )
             handles.append(axes.stairs(share, bins, color=colour, linewidth=1.6))
             missing = sets[name].size - array.size
             handles[-1].set_label(plain_text(name) + (f" ({missing} not shown)" if missing else ""))
@@ -119,7 +121,7 @@ def bpd_against_ratio(
     ratios = np.asarray(ratios, dtype=float)
     means = _in_dist_first({name: mean for name, (mean, _) in curves.items()}, in_dist)
     finite = np.concatenate([mean[np.isfinite(mean)] for mean in means.values()])
-    log = finite.size > 0 and finite.min() > 0 and finite.max() > 4 * finite.min()
+    log = finite.size > 0 and finite.min() > 0 and finite.max() > 20 * finite.min()
     with rc_context(STYLE):
         figure, ((axes,),) = new_figure(7, 3.8)
         for name, mean in means.items():
@@ -157,11 +159,11 @@ def roc_curves(scores: Mapping[str, Mapping[str, ArrayLike]], in_dist: str) -> F
     """
     if not scores:
         raise ValueError("There is no score to draw; pass at least one.")
-    columns = len(scores) if len(scores) <= 4 else 3
+    columns = 2 if len(scores) in (2, 4) else min(len(scores), 3)
     rows = math.ceil(len(scores) / columns)
     curves: dict[str, Line2D] = {}
     with rc_context(STYLE):
-        figure, grid = new_figure(2.6 * columns, 3.1 * rows + 0.3, rows, columns)
+        figure, grid = new_figure(3.7 * columns, 4.2 * rows + 0.5, rows, columns)
         for axes in grid.flat[len(scores) :]:
             axes.set_axis_off()
         for k, (axes, (score, values)) in enumerate(zip(grid.flat, scores.items(), strict=False)):
@@ -176,7 +178,7 @@ def roc_curves(scores: Mapping[str, Mapping[str, ArrayLike]], in_dist: str) -> F
             axes.legend(
                 axes.lines[1:], areas, fontsize=9,
                 title=plain_text(score), title_fontproperties={"weight": "bold"},
-                ncols=4, handlelength=0.7, handletextpad=0.3, columnspacing=0.7, **ABOVE,
+                ncols=6, handlelength=0.7, handletextpad=0.3, columnspacing=0.7, **ABOVE,
             )  # fmt: skip
             axes.set(aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
@@ -186,7 +188,7 @@ def roc_curves(scores: Mapping[str, Mapping[str, ArrayLike]], in_dist: str) -> F
             if k % columns == 0:
                 axes.set_ylabel("OOD images flagged")
         figure.legend(
-            handles=list(curves.values()), loc="outside upper left", ncols=len(scores) + 1,
+            handles=list(curves.values()), loc="outside upper left", ncols=3,
             title="AUROC against", alignment="left",
         )  # fmt: skip
     return figure
@@ -359,7 +361,7 @@ def _colour(name: str, names: Iterable[str], in_dist: str) -> str:
     return IN_DIST if name == in_dist else cycle(OOD, list(names).index(name) - 1)
 
 
-def _bins(values: NDArray, *, log: bool, count: int = 60) -> NDArray:
+def _bins(values: NDArray, *, log: bool, count: int = 40) -> NDArray:
     low, high = np.quantile(values, [0.005, 0.995])
     if low == high:
         low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)

@@ -60,11 +60,12 @@ PAPER_BPD = {  # Table 1a.
 }
 
 NOTES = """
-Choices that the paper leaves open were made without looking at any OOD set: Adam at its default
-1e-3, no augmentation, evaluation-mode statistics from one pass over the whole training set.
-Rotation is by an angle between 90° and 270°, filled with black. The paper does not say how it
-resamples; the nearest neighbour, the default of the framework that it was written with, leaves
-ragged edges. "Rotated bilinear" is the same set of angles resampled smoothly.
+Choices of model and training that the paper leaves open were made without looking at any OOD set:
+Adam at its default 1e-3, no augmentation, evaluation-mode statistics from one pass over the whole
+training set. Rotation is by an angle between 90° and 270°, filled with black. The paper does not
+say how it resamples, so both readings are here. The nearest pixel, the default of the framework
+that it was written with, leaves ragged edges and gives numbers like the paper's; "rotated
+bilinear" is resampled smoothly.
 """
 
 

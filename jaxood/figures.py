@@ -113,7 +113,7 @@ def bpd_against_ratio(
 
     Returns:
         One curve per set with a band of two standard errors, labelled at its end. The vertical
-        axis is logarithmic where the means span more than a factor of four.
+        axis is linear, as in the paper, unless the means span more than a factor of twenty.
 
     Raises:
         ValueError: if ``in_dist`` is not in ``curves``.

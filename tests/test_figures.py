@@ -102,7 +102,7 @@ def test_histograms_refuse_what_they_cannot_draw():
         figures.score_histograms({"digits": np.full(3, np.inf)}, "digits", xlabel="score")
 
 
-@pytest.mark.parametrize(("top", "scale"), [(9.5, "log"), (3.5, "linear")])
+@pytest.mark.parametrize(("top", "scale"), [(50, "log"), (9.5, "linear")])
 def test_bpd_against_ratio_labels_each_curve(top, scale, tmp_path):
     ratios = np.linspace(0, 1, 5)
     curves = {

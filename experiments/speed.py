@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -111,4 +110,4 @@ def _one_step(loss, variables, images, seed):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    common.run(main, Config, __doc__)

@@ -22,12 +22,13 @@ class DensityModel(NamedTuple):
     Attributes:
         init: ``(key, x) -> variables``: a dict with ``"params"`` and, where the model has
             BatchNorm, ``"batch_stats"``. ``x`` is uint8 ``(n, h, w, c)``; only its shape matters.
-        log_prob: ``(variables, x, *, train=False, key=None, mutable=False)`` to float32 ``(n,)`` in
-            nats per image under the 256-level discrete measure; the model's docstring says whether
-            it is exact or a bound. With ``mutable=["batch_stats"]`` the result is
-            ``((n,), batch_stats)``, the running statistics after this batch. ``key`` is one key for
-            the batch, or ``(n,)`` keys, one an image; without one the model is evaluated at its
-            noise's centre.
+        log_prob: ``(variables, x, *, train=False, key=None, dropout_key=None, mutable=False)`` to
+            float32 ``(n,)`` in nats per image under the 256-level discrete measure; the model's
+            docstring says whether it is exact or a bound. With ``mutable=["batch_stats"]`` the
+            result is ``((n,), batch_stats)``, the running statistics after this batch. ``key`` is
+            one key for the batch, or ``(n,)`` keys, one an image; without one the model is
+            evaluated at its noise's centre. Dropout acts only where ``dropout_key`` is given: in
+            the training of a model that has it, and in no score, training-mode BatchNorm included.
         sample: ``(variables, key, n, *, temperature=1.0)`` to uint8 ``(n, h, w, c)``.
     """
 

@@ -50,8 +50,14 @@ def neg_log_prob_loss(model):
     """
 
     def loss(variables, batch, key):
+        noise_key, dropout_key = jax.random.split(key)
         log_prob, batch_stats = model.log_prob(
-            variables, batch, train=True, key=key, mutable=["batch_stats"]
+            variables,
+            batch,
+            train=True,
+            key=noise_key,
+            dropout_key=dropout_key,
+            mutable=["batch_stats"],
         )
         return -log_prob.mean(), batch_stats
 

@@ -28,7 +28,7 @@ class Net(nn.Module):
         return nn.Dense(1)(x)
 
 
-def log_prob(variables, x, *, train=False, key=None, mutable=False):
+def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
     y = dequantize(key, x) / 256
     z, updates = Net().apply(variables, y, train=train, mutable=["batch_stats"])
     result = -0.5 * ((z - y) ** 2).sum((1, 2, 3))
@@ -289,7 +289,7 @@ def one_batch_norm(centre, width):
     """A model that is one BatchNorm of the pixels, moved to ``centre`` and ``width``."""
     norm = layers.BatchNorm(use_running_average=False, use_scale=False, use_bias=False)
 
-    def log_prob(variables, x, *, train=False, key=None, mutable=False):
+    def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         assert train
         # No noise, so that the moments are known.
         y = centre + width * (x.astype(jnp.float32) - 128) / 64

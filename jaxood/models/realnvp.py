@@ -143,7 +143,8 @@ def realnvp(image_shape, *, channels=32, blocks=4, conv=Conv, unroll=1):
     def init(key, x):
         return flow.init(key, jnp.zeros((1, *x.shape[1:])))
 
-    def log_prob(variables, x, *, train=False, key=None, mutable=False):
+    def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
+        del dropout_key  # no dropout in this model
         y = ALPHA + (1 - 2 * ALPHA) * dequantize(key, x) / 256
         logit = jnp.log(y) - jnp.log1p(-y)
         # The derivative of the logit by the pixel, on the scale where a level is one wide.

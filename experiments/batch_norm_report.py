@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import batch_norm_paper
 from experiments.batch_norm_results import Results
 from experiments.batch_norm_study import R1, R2, RATIOS, Study
 from jaxood import figures, record, report
 from jaxood.record import label
+
+_MAIN_SCORES = ("neg_log_prob", "t_perm", "waic", "batch_norm_delta")
 
 
 def draw(study: Study, results: Results, rows, samples, sets, losses, folder: Path):
@@ -22,9 +25,11 @@ def draw(study: Study, results: Results, rows, samples, sets, losses, folder: Pa
         mean = np.array([v.mean() for v in values])
         return mean, np.array([v.std(ddof=1) / np.sqrt(len(v)) for v in values])
 
+    waic = ("waic",) if study.ensemble is not None else ("typicality",)
+    curves = ("neg_log_prob", "t_perm", *waic, "batch_norm_delta")
     drawings = {
         "detection": figures.auroc_dots(
-            [r for r in rows if r.score in ("neg_log_prob", "t_perm", "batch_norm_delta")]
+            [r for r in rows if r.score in curves and r.score != "typicality"]
         ),
         "likelihood": figures.log_prob_histograms(
             {name: -results.bpd(name, 0) for name in judged},
@@ -38,7 +43,7 @@ def draw(study: Study, results: Results, rows, samples, sets, losses, folder: Pa
             RATIOS, {name: curve(name) for name in judged}, study.in_dist
         ),
         "roc": figures.roc_curves(
-            {s: by_set(s) for s in ("neg_log_prob", "t_perm", "typicality", "batch_norm_delta")},
+            {s: by_set(s) for s in curves},
             study.in_dist,
         ),
         "p_values": figures.p_value_calibration(results.p_values, (0.05,)),
@@ -57,6 +62,12 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
     table_5 = [row for row in made.sweeps if "contamination" not in row.params]
     mixed = [row for row in made.sweeps if "contamination" in row.params]
     in_dist = label(study.in_dist)
+    main_rows = [r for r in made.results if r.score in _MAIN_SCORES]
+    other_rows = [r for r in made.results if r.score not in _MAIN_SCORES]
+    left_out = made.extra["absent"]
+    missing = (
+        f" Not to be had, and left out: {', '.join(map(label, left_out))}." if left_out else ""
+    )
     stderr = np.median([results.delta(n, R1, R2).stderr for n in (study.in_dist, *study.ood)])
 
     def sweep_table(caption, rows, setting, heads):
@@ -80,12 +91,15 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
             f"Every set is {sizes.images} images, judged against {sizes.images} test images of "
             f"{in_dist}; higher scores mean more OOD, and 0.5 is guessing. The last line judges "
             f"{in_dist} against itself and should say 0.5. Brackets are 95 % intervals. The "
-            "paper's numbers are for its own, longer-trained models.",
-            tables=[report.detection_table(made.results, caption="AUROC (paper, Table 2)")],
+            "paper's numbers are for its own, longer-trained models." + missing,
+            tables=[
+                report.detection_table(main_rows, caption="AUROC (paper, Table 2)"),
+                report.detection_table(other_rows, caption="AUROC of two more scores"),
+            ],
             figures=[
                 report.FigureFile(
                     "detection.png",
-                    "AUROC of three scores with 95 % intervals; hollow marks are the paper's.",
+                    "AUROC with 95 % intervals; hollow marks are the paper's.",
                 )
             ],
         ),
@@ -97,7 +111,7 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
                 report.bpd_table(
                     made.bpd,
                     caption="Mean bits per dimension in the two modes (paper, Table 1)",
-                    paper=study.paper_bpd,
+                    paper=batch_norm_paper.bpd(study.in_dist, study.recipe.model),
                 )
             ],
             figures=[

@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.stats
 
+from experiments import batch_norm_paper
 from experiments.batch_norm_study import R1, R2, RATIOS, SWEEP_R2, Study
 from jaxood import detector, metrics, record, scores
 from jaxood.density import bits_per_dim
@@ -18,9 +19,11 @@ class Results:
         null_delta: Δ of the calibration images.
     """
 
-    def __init__(self, study: Study, image_shape, log_probs, own_batch):
+    def __init__(self, study: Study, image_shape, log_probs, members, own_batch):
         self.study, self.image_shape, self.log_probs = study, image_shape, log_probs
         self.own_batch = own_batch
+        self.model = study.recipe.model
+        self.paper = batch_norm_paper.auroc(study.in_dist, self.model)
         null, null_delta = self.at(study.null, 0).mean(0), self.delta(study.null, R1, R2).mean
         self.scores = {
             name: {
@@ -32,6 +35,7 @@ class Results:
                     self.delta(name, R1, R2).mean, null_delta
                 ),
             }
+            | ({"waic": scores.waic(members[name])} if members else {})
             for name in (study.in_dist, study.control, *study.ood)
         }
         self.null_delta = null_delta
@@ -58,7 +62,7 @@ class Results:
     def _row(self, name, score, in_dist, ood, params, paper=None, seconds=None):
         return record.ResultRow.from_detection(
             metrics.detection(in_dist, ood),
-            model=self.study.model_name,
+            model=self.model,
             in_dist=self.study.in_dist,
             ood=name,
             score=score,
@@ -79,6 +83,8 @@ class Results:
             "batch_norm_delta": batch,
             "batch_norm_rank": batch | null,
         }
+        if study.ensemble is not None:
+            params["waic"] = noise | {"members": study.ensemble.members}
         # The paper calls the rank "ours"; Delta orders images as the rank does, but for ties.
         same = {"batch_norm_rank": "batch_norm_delta"}
         return [
@@ -88,7 +94,7 @@ class Results:
                 self.scores[study.in_dist][score],
                 values,
                 params[score],
-                study.paper_auroc.get((name, same.get(score, score))),
+                self.paper.get((name, same.get(score, score))),
                 seconds[name],
             )
             for name in (*study.ood, study.control)
@@ -105,7 +111,7 @@ class Results:
                 self.delta(study.in_dist, 0, r2).mean,
                 self.delta(name, 0, r2).mean,
                 {"b": sizes.batch_size, "r1": 0, "r2": r2, "draws": sizes.draws},
-                study.paper_auroc.get((name, f"batch_norm_delta@{r2}")),
+                self.paper.get((name, f"batch_norm_delta@{r2}")),
             )
             for name in study.ood
             for r2 in SWEEP_R2
@@ -115,9 +121,7 @@ class Results:
         def row(name, mode, ratio):
             bpd = self.bpd(name, ratio)
             stderr = float(bpd.std(ddof=1) / np.sqrt(len(bpd)))
-            return record.BpdRow(
-                self.study.model_name, name, mode, float(bpd.mean()), stderr, len(bpd)
-            )
+            return record.BpdRow(self.model, name, mode, float(bpd.mean()), stderr, len(bpd))
 
         modes = (("evaluation", 0), ("training", 1.0))
         sets = (self.study.in_dist, *self.study.ood)
@@ -159,7 +163,7 @@ def contamination_rows(study: Study, mixed):
     return [
         record.ResultRow.from_detection(
             metrics.detection(trusted, ood),
-            model=study.model_name,
+            model=study.recipe.model,
             in_dist=study.in_dist,
             ood=name,
             score="batch_norm_delta",

@@ -1,5 +1,6 @@
 """The BatchNorm test from images to report; an experiment says on what, and how much of it."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -10,33 +11,38 @@ from experiments import batch_norm_report
 from experiments.batch_norm_results import Results, contamination_rows
 from experiments.batch_norm_study import CONTAMINATION, R1, R2, RATIOS, Study
 from experiments.common import Flags, Scores, UsageError, environment
-from jaxood import checkpoint, data, record, scores, train
-from jaxood.density import bits_per_dim
+from experiments.recipes import Recipe, Trained, trained
+from jaxood import data, record, scores
 from jaxood.record import label
 
 
 def run(study: Study, flags: Flags, out: Path) -> record.Record:
     """Train, score, and write the record and the report into ``out``; resume what is there."""
-    trusted, sets = _load(study, flags)
-    model_row, variables, losses = _train(study, flags, trusted, out)
-    log_probs, seconds = _score(study, flags, variables, trusted, sets, out)
-    own_batch = _own_batch(study, flags, variables, trusted, sets, out)
-    mixed = _contaminate(study, flags, variables, trusted, sets, out)
-    samples = _sample(study, flags, variables, out)
-    results = Results(study, trusted.shape[1:], log_probs, own_batch)
+    images, sets, absent = _load(study, flags)
+    study = dataclasses.replace(study, ood=tuple(name for name in study.ood if name in sets))
+    fit = trained(study.recipe, study.in_dist, images, seed=flags.seed, directory=out / "model")
+    log_probs, seconds = _score(study, flags, fit, images, sets, out)
+    own_batch = _own_batch(study, flags, fit, images, sets, out)
+    mixed = _contaminate(study, flags, fit, images, sets, out)
+    samples = _sample(flags, fit, out)
+    models, members = [fit.row], {}
+    if study.ensemble is not None:
+        row, members = _ensemble(study, study.ensemble, flags, images, sets, out)
+        models.append(row)
+    results = Results(study, images.shape[1:], log_probs, members, own_batch)
     rows = results.rows(seconds)
     made = record.Record(
         experiment=study.experiment,
         seed=flags.seed,
         preset=study.preset,
         environment=environment(),
-        models=[model_row],
+        models=models,
         bpd=results.bpd_rows(),
         results=rows,
         sweeps=results.sweep_rows() + contamination_rows(study, mixed),
-        extra={"calibration": results.calibration()},
+        extra={"calibration": results.calibration(), "absent": absent},
     )
-    batch_norm_report.draw(study, results, rows, samples, sets, losses, out / "figures")
+    batch_norm_report.draw(study, results, rows, samples, sets, fit.losses, out / "figures")
     page = batch_norm_report.write(study, results, made, out)
     print(f"{results.headline()}\nreport: {page}")
     return made
@@ -46,7 +52,11 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
 
 
 def _load(study: Study, flags: Flags):
-    """Trusted training images, and by name all sets to score; or a `DataError`, at once."""
+    """Trusted training images; by name all sets to score; and which OOD sets are not to be had.
+
+    Raises:
+        DataError: without the trusted set, or without any OOD set.
+    """
     n, rng = study.sizes.images, np.random.default_rng(flags.seed)
     trusted, _ = data.load(study.in_dist, "train", flags.data_dir)
     held_out, _ = data.load(study.in_dist, "test", flags.data_dir)
@@ -58,59 +68,26 @@ def _load(study: Study, flags: Flags):
         )
     test, control, null, _ = np.split(rng.permutation(held_out), cuts)
     sets = {study.in_dist: test, study.control: control, study.null: null}
+    absent = {}
     for name in study.ood:
-        images, _ = data.load(name, "test", flags.data_dir)
+        try:
+            images, _ = data.load(name, "test", flags.data_dir)
+        except data.DataError as error:
+            print(f"left out: {error}", flush=True)
+            absent[name] = str(error)
+            continue
         if images.shape[1:] != trusted.shape[1:]:
             raise UsageError(
                 f"images of {name} are {images.shape[1:]}, those of {study.in_dist} "
                 f"{trusted.shape[1:]}: give sets of one shape"
             )
         sets[name] = rng.permutation(images)[:n]
-    return trusted, sets
+    if len(absent) == len(study.ood):
+        raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
+    return trusted, sets, absent
 
 
-def _train(study: Study, flags: Flags, trusted, out: Path):
-    sizes, model = study.sizes, study.model
-    variables = model.init(jax.random.key(flags.seed), trusted[:1])
-    parameters = sum(p.size for p in jax.tree.leaves(variables["params"]))
-    losses = np.zeros(sizes.steps, np.float32)
-    finished = variables | {"losses": losses, "seconds": np.float32(0)}
-    restored = checkpoint.restore(out / "model", finished)
-    if restored is None:
-        start = time.monotonic()
-        resumed = (out / "checkpoints").exists()
-        state = train.fit(
-            train.neg_log_prob_loss(model),
-            variables,
-            trusted,
-            steps=sizes.steps,
-            batch_size=sizes.batch_size,
-            seed=flags.seed,
-            directory=out / "checkpoints",
-        )
-        elapsed = np.nan if resumed else time.monotonic() - start
-        statistics = train.population_statistics(
-            model, state.variables, trusted, batch_size=sizes.batch_size, seed=flags.seed
-        )
-        restored = {
-            "params": state.params,
-            "batch_stats": statistics,
-            "losses": state.losses,
-            "seconds": np.float32(elapsed),
-        }
-        checkpoint.save(out / "model", sizes.steps, restored)
-    row = record.ModelRow(
-        name=study.model_name,
-        in_dist=study.in_dist,
-        parameters=parameters,
-        steps=sizes.steps,
-        train_seconds=float(restored["seconds"]),
-    )
-    variables = {k: restored[k] for k in ("params", "batch_stats")}
-    return row, variables, bits_per_dim(-np.asarray(restored["losses"]), trusted.shape[1:])
-
-
-def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
+def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
     """Log-likelihoods ``{set: (draws, ratios, n)}`` in nats and seconds by set.
 
     All trusted images are scored among each other and every OOD set among itself, as the paper
@@ -129,8 +106,8 @@ def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
         def compute(i=i, name=name, images=images):
             print(f"scoring {len(images)} images: {label(name)}", flush=True)
             return scores.mixed_log_prob(
-                study.model,
-                variables,
+                fit.model,
+                fit.variables,
                 images,
                 trusted,
                 RATIOS,
@@ -150,13 +127,35 @@ def _score(study: Study, flags: Flags, variables, trusted, sets, out: Path):
     return log_probs, seconds | dict.fromkeys(pool, seconds["trusted"])
 
 
-def _sample(study: Study, flags: Flags, variables, out: Path):
+def _ensemble(study: Study, recipe: Recipe, flags: Flags, trusted, sets, out: Path):
+    """Row of an ensemble, and its evaluation-mode log-likelihoods ``{set: (members, n)}``."""
+    fit = trained(recipe, study.in_dist, trusted, seed=flags.seed, directory=out / "ensemble")
+    store, members = Scores(out / "scores.npz"), {}
+    for name, images in sets.items():
+
+        def compute(name=name, images=images):
+            print(f"scoring {len(images)} images: {label(name)}, by the ensemble", flush=True)
+            return scores.log_prob(
+                fit.model,
+                fit.variables,
+                images,
+                key=jax.random.key(flags.seed),
+                draws=study.sizes.draws,
+                show_progress=True,
+            )
+
+        members[name] = store.get(f"ensemble/{name}", compute)
+    name = f"{fit.row.name}, {recipe.members} members for WAIC"
+    return dataclasses.replace(fit.row, name=name), members
+
+
+def _sample(flags: Flags, fit: Trained, out: Path):
     store = Scores(out / "scores.npz")
 
     def compute(temperature):
-        sample = jax.jit(study.model.sample, static_argnums=2)
+        sample = jax.jit(fit.model.sample, static_argnums=2)
         return np.asarray(
-            sample(variables, jax.random.key(flags.seed), 16, temperature=temperature)
+            sample(fit.variables, jax.random.key(flags.seed), 16, temperature=temperature)
         )
 
     return {
@@ -165,21 +164,21 @@ def _sample(study: Study, flags: Flags, variables, out: Path):
     }
 
 
-def _own_batch(study: Study, flags: Flags, variables, trusted, sets, out: Path):
+def _own_batch(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
     """Delta ``(n,)`` of a trusted batch that is scored among itself only."""
 
     def compute():
         images = sets[study.control]
         print(f"scoring {len(images)} images: {label(study.in_dist)}, on their own", flush=True)
-        return _delta(study, flags, variables, images, trusted, R1)
+        return _delta(study, flags, fit, images, trusted, R1)
 
     return Scores(out / "scores.npz").get("delta/own_batch", compute)
 
 
-def _delta(study: Study, flags: Flags, variables, images, trusted, r1):
+def _delta(study: Study, flags: Flags, fit: Trained, images, trusted, r1):
     return scores.batch_norm_delta(
-        study.model,
-        variables,
+        fit.model,
+        fit.variables,
         images,
         trusted,
         r1=r1,
@@ -191,7 +190,7 @@ def _delta(study: Study, flags: Flags, variables, images, trusted, r1):
     ).mean
 
 
-def _contaminate(study: Study, flags: Flags, variables, trusted, sets, out: Path):
+def _contaminate(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
     """Delta (r1 -> 0) in test sets that hold both: ``{(set, share): (trusted, ood)}``."""
     store = Scores(out / "scores.npz")
     n, mixed = study.sizes.images, {}
@@ -202,7 +201,7 @@ def _contaminate(study: Study, flags: Flags, variables, trusted, sets, out: Path
 
             def compute(name=name, share=share, images=images):
                 print(f"scoring {len(images)} images: {share:.0%} {label(name)}", flush=True)
-                return _delta(study, flags, variables, images, trusted, 0)
+                return _delta(study, flags, fit, images, trusted, 0)
 
             values = store.get(f"delta/{name}/{share}", compute)
             mixed[name, share] = values[: n - count], values[n - count :]

@@ -10,11 +10,17 @@ from typing import Literal
 
 from experiments import batch_norm_test, common
 from experiments.batch_norm_study import Sizes, Study
-from jaxood.models.realnvp import realnvp
+from experiments.recipes import Recipe
 
 PRESETS = {
-    "smoke": Sizes(channels=4, blocks=1, steps=4, images=64, null_images=64, draws=1),
-    "small": Sizes(channels=16, blocks=1, steps=120, images=150, null_images=299, draws=8),
+    "smoke": (
+        Recipe(model="realnvp", width=4, steps=4),
+        Sizes(images=64, null_images=64, draws=1),
+    ),
+    "small": (
+        Recipe(model="realnvp", width=16, steps=120),
+        Sizes(images=150, null_images=299, draws=8),
+    ),
 }
 NOTES = """
 The digits are 8×8 pixels of 17 levels, 1,198 to train on. A flow soon learns the 17 levels and
@@ -36,13 +42,12 @@ def main(config: Config):
     common.use_platform(config.platform)
     out = config.out or Path("runs/quickstart" + "-smoke" * (config.preset == "smoke"))
     common.open_run(out, "quickstart", config)
-    sizes = PRESETS[config.preset]
+    recipe, sizes = PRESETS[config.preset]
     study = Study(
         experiment="quickstart",
         title="Digits that do not belong",
         preset=config.preset,
-        model_name="realnvp",
-        model=realnvp((8, 8, 1), channels=sizes.channels, blocks=sizes.blocks),
+        recipe=recipe,
         in_dist="digits",
         ood=("digits/scaled_0.5", "digits/rotated"),
         sizes=sizes,

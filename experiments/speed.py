@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from jaxood import layers, train
+from jaxood import train
+from jaxood.convolution import Conv
 from jaxood.models.realnvp import realnvp
 
 
@@ -47,7 +48,7 @@ def main(config: Config):
     shape = (config.size, config.size, config.image_channels)
     images = jax.random.bits(jax.random.key(config.seed), (config.batch_size, *shape), jnp.uint8)
     variants = {
-        "jaxood": {"conv": layers.Conv},
+        "jaxood": {"conv": Conv},
         "nn.Conv": {"conv": nn.Conv, "unroll": config.blocks},
     }
     if not config.peer:

@@ -67,13 +67,26 @@ def dequantize(key, x, dtype=jnp.float32):
     """
     if x.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8 with levels 0 to 255, got {x.dtype}")
-    if key is None:
-        noise = 0.5
-    elif jnp.ndim(key) == 0:
-        noise = jax.random.uniform(key, x.shape, dtype)
-    else:
-        noise = jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:], dtype))(key)
+    noise = 0.5 if key is None else draw(jax.random.uniform, key, x.shape, dtype)
     return x.astype(dtype) + noise
+
+
+def draw(sampler, key, shape, dtype=jnp.float32):
+    """Noise for a batch from one key, or from ``(n,)`` keys, one an image.
+
+    Args:
+        sampler: ``(key, shape, dtype) -> array``, as `jax.random.normal`.
+        key: one key for the whole batch, or ``(n,)`` keys, which make an image's noise independent
+            of its batch mates.
+        shape: of the result, ``(n, ...)``.
+        dtype: of the result.
+
+    Returns:
+        An array of that shape.
+    """
+    if jnp.ndim(key) == 0:
+        return sampler(key, shape, dtype)
+    return jax.vmap(lambda k: sampler(k, shape[1:], dtype))(key)
 
 
 def image_keys(key, x):

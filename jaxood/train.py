@@ -10,8 +10,8 @@ import optax
 from jax import lax
 
 from jaxood import checkpoint, progress
+from jaxood.batch_stats import batch_moments
 from jaxood.density import bits_per_dim
-from jaxood.layers import BATCH_NORM_MOMENTUM
 
 
 class TrainState(NamedTuple):
@@ -20,6 +20,7 @@ class TrainState(NamedTuple):
     Attributes:
         step: int32, updates done.
         params: of the model.
+        average: exponential moving average of ``params``; ``params`` itself without averaging.
         batch_stats: running BatchNorm statistics, ``{}`` for a model without BatchNorm.
         opt_state: of the optimizer.
         losses: float32 ``(steps,)``, one a step; zero where still to come.
@@ -27,14 +28,15 @@ class TrainState(NamedTuple):
 
     step: jax.Array
     params: Any
+    average: Any
     batch_stats: Any
     opt_state: Any
     losses: jax.Array
 
     @property
     def variables(self):
-        """What a model's functions take."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What a trained model's functions take: averaged parameters, running statistics."""
+        return {"params": self.average, "batch_stats": self.batch_stats}
 
 
 class Diverged(RuntimeError):
@@ -69,10 +71,11 @@ def init_state(variables, optimizer, steps):
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
     losses = jnp.zeros(steps, jnp.float32)
-    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), losses)
+    average = jax.tree.map(jnp.copy, params)  # not the same arrays: training donates both
+    return TrainState(jnp.int32(0), params, average, batch_stats, optimizer.init(params), losses)
 
 
-def make_train_steps(loss, optimizer, batch_size, seed):
+def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0):
     """Compile a whole run of updates into one program.
 
     Batches are drawn without replacement, epoch by epoch. Batch and noise are functions of
@@ -83,6 +86,8 @@ def make_train_steps(loss, optimizer, batch_size, seed):
         optimizer: an optax optimizer.
         batch_size: images an update.
         seed: int.
+        average_decay: weight of the old value in the average of the parameters; lower in the
+            first steps, ``(1 + step) / (10 + step)``, so that the start is soon forgotten.
 
     Returns:
         ``(state, data, stop) -> (state, ok)``, which updates until step ``stop``. It ends early,
@@ -109,8 +114,10 @@ def make_train_steps(loss, optimizer, batch_size, seed):
         (loss, batch_stats), grads = gradient(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        keep = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update(params, state.average, 1 - keep)
         losses = state.losses.at[state.step].set(loss.astype(jnp.float32))
-        new = TrainState(state.step + 1, params, batch_stats, opt_state, losses)
+        new = TrainState(state.step + 1, params, average, batch_stats, opt_state, losses)
         ok = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state), ok
 
@@ -132,6 +139,7 @@ def fit(
     steps,
     batch_size=64,
     optimizer=None,
+    average_decay=0.0,
     seed=0,
     directory=None,
     save_every=60.0,
@@ -147,6 +155,7 @@ def fit(
         steps: updates in all.
         batch_size: images an update.
         optimizer: optax; by default Adam at 1e-3, as in the BatchNorm paper.
+        average_decay: of the moving average of the parameters, as in `make_train_steps`.
         seed: fixes the order of the images and all noise.
         directory: for checkpoints; without one none are written.
         save_every: seconds between checkpoints; one is also written at the end.
@@ -170,7 +179,7 @@ def fit(
     if directory is not None:
         state = checkpoint.restore(directory, state) or state
     data = jax.device_put(data)
-    train_steps = make_train_steps(loss, optimizer, batch_size, seed)
+    train_steps = make_train_steps(loss, optimizer, batch_size, seed, average_decay)
 
     done = int(state.step)
     saved_at = time.monotonic()
@@ -229,26 +238,21 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
 
     @jax.jit
     def merge_batches(merged, params, images, start, stop):
-        # From running statistics of zero, one update leaves (1 - momentum) times the moments.
-        blank = {"params": params, "batch_stats": jax.tree.map(jnp.zeros_like, merged)}
-
         def merge_batch(i, merged):
-            _, moments = model.log_prob(
-                blank,
+            moments = batch_moments(
+                model,
+                {"params": params, "batch_stats": merged},
                 images[order[i]],
-                train=True,
                 key=jax.random.fold_in(noise_key, i),
-                mutable=["batch_stats"],
             )
 
             def merge(so_far, batch):
-                mean, var = (batch[k] / (1 - BATCH_NORM_MOMENTUM) for k in ("mean", "var"))
                 weight = 1 / (i + 1)
-                gap = mean - so_far["mean"]
+                gap = batch["mean"] - so_far["mean"]
                 return {
                     "mean": so_far["mean"] + weight * gap,
                     "var": so_far["var"]
-                    + weight * (var - so_far["var"])
+                    + weight * (batch["var"] - so_far["var"])
                     + weight * (1 - weight) * gap**2,
                 }
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import bn_fashion_mnist, common, quickstart, speed
+from experiments.batch_norm_study import Config
 from jaxood import record
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +56,7 @@ def smoke(tmp_path_factory, run):
     out = tmp_path_factory.mktemp("smoke") / "run"
     run("experiments.bn_fashion_mnist", "--preset", "smoke", "--out", out)
     made = record.Record.from_json((out / "results.json").read_text())
-    return bn_fashion_mnist.Config(preset="smoke", out=out), made
+    return Config(preset="smoke", out=out), made
 
 
 def test_run_folder_holds_what_the_design_says(smoke):
@@ -70,7 +71,8 @@ def test_run_folder_holds_what_the_design_says(smoke):
 def test_record_holds_every_score_of_every_set(smoke):
     made = smoke[1]
     judged = {"digits/rotated", "digits/scaled_0.5", "digits (control)"}
-    names = {"neg_log_prob", "t_perm", "typicality", "batch_norm_delta", "batch_norm_rank"}
+    names = {"neg_log_prob", "t_perm", "typicality", "waic"}
+    names |= {"batch_norm_delta", "batch_norm_rank"}
     assert {(r.ood, r.score) for r in made.results} == {(o, s) for o in judged for s in names}
     assert {(r.dataset, r.mode) for r in made.bpd} >= {
         ("digits", "evaluation"),
@@ -94,7 +96,7 @@ def test_second_run_computes_nothing_again(smoke, run):
 def test_another_configuration_is_refused_and_nothing_is_lost(smoke):
     config, _ = smoke
     before = (config.out / "config.json").read_text()
-    other = bn_fashion_mnist.Config(preset="smoke", out=config.out, seed=1)
+    other = Config(preset="smoke", out=config.out, seed=1)
     with pytest.raises(common.UsageError, match=r"seed = 0 \(now 1\)"):
         bn_fashion_mnist.main(other)
     assert (config.out / "config.json").read_text() == before

@@ -1,105 +1,19 @@
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import initial
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import lax
 
 from jaxood import layers
-
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-ours = functools.partial(layers.conv_general_dilated, dimension_numbers=LAYOUT)
-plain = functools.partial(lax.conv_general_dilated, dimension_numbers=LAYOUT)
 
 
 def arrays(*shapes, dtype: Any = np.float32, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def value_and_gradients(f, dy, *args):
-    """``f(*args)`` and its gradients along a random ``dy``."""
-    value, pullback = jax.vjp(f, *args)
-    return value, pullback(dy)
-
-
-def assert_same_convolution(f, g, x, kernel, tolerance):
-    (dy,) = arrays(jax.eval_shape(g, x, kernel).shape, dtype=x.dtype, seed=1)
-    result, expected = (value_and_gradients(h, dy, x, kernel) for h in (f, g))
-    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype == x.dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
-
-
-SAME = {"window_strides": (1, 1), "padding": "SAME"}
-
-
-@pytest.mark.parametrize(
-    ("image", "kernel"),
-    [
-        ((3, 5, 4, 1), (3, 3, 1, 2)),
-        ((4, 6, 6, 3), (1, 1, 3, 2)),
-        ((2, 7, 5, 2), (5, 5, 2, 3)),
-        ((5, 4, 6, 2), (1, 3, 2, 4)),
-        ((2, 1, 2, 2), (5, 3, 2, 2)),  # a kernel larger than its image
-        ((6, 32, 32, 2), (3, 3, 2, 3)),  # two groups of three images
-        ((5, 32, 32, 1), (3, 3, 1, 1)),  # a prime number of images: groups of one
-    ],
-    ids=str,
-)
-def test_same_convolution_has_the_gradients_of_the_original(image, kernel, float64):
-    f, g = functools.partial(ours, **SAME), functools.partial(plain, **SAME)
-    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
-        assert_same_convolution(f, g, *arrays(image, kernel, dtype=dtype), tolerance=tolerance)
-
-
-def test_convolution_gradients_inside_a_scan(float64):
-    x, kernels = arrays((3, 6, 4, 2), (4, 3, 3, 2, 2), dtype=np.float64)
-
-    def through(conv, x, kernels):
-        return lax.scan(lambda x, k: (jnp.tanh(conv(x, k, **SAME)), None), x, kernels)[0]
-
-    assert_same_convolution(
-        functools.partial(through, ours), functools.partial(through, plain), x, kernels, 1e-11
-    )
-
-
-OTHERS = {
-    "strided": ((3, 3, 2, 4), {"window_strides": (2, 2), "padding": "SAME"}),
-    "strided one way": ((3, 3, 2, 4), {"window_strides": (1, 2), "padding": "SAME"}),
-    "valid": ((3, 3, 2, 4), {"window_strides": (1, 1), "padding": "VALID"}),
-    "padded": ((3, 3, 2, 4), {"window_strides": (1, 1), "padding": ((2, 0), (1, 1))}),
-    "even kernel": ((2, 2, 2, 4), SAME),
-    "dilated": ((3, 3, 2, 4), {**SAME, "rhs_dilation": (2, 2)}),
-    "transposed": (
-        (3, 3, 2, 4),
-        {"window_strides": (1, 1), "padding": ((1, 2), (1, 2)), "lhs_dilation": (2, 2)},
-    ),
-    "grouped": ((3, 3, 1, 4), {**SAME, "feature_group_count": 2}),
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_other_convolution_is_the_original(name):
-    kernel, options = OTHERS[name]
-    x, kernel = arrays((3, 6, 5, 2), kernel)
-    f, g = functools.partial(ours, **options), functools.partial(plain, **options)
-    assert str(jax.make_jaxpr(f)(x, kernel)) == str(jax.make_jaxpr(g)(x, kernel))
-
-
-def test_flax_layers_take_the_convolution():
-    x = np.ones((2, 4, 4, 3), np.float32)
-    variables = jax.eval_shape(layers.Conv(5, (3, 3)).init, jax.random.key(0), x)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables)
-    assert "custom_vjp" in str(jax.make_jaxpr(layers.Conv(5, (3, 3)).apply)(zeros, x))
-    assert "custom_vjp" not in str(jax.make_jaxpr(nn.Conv(5, (3, 3)).apply)(zeros, x))
 
 
 def batch_norm(x, mean=0.0, var=1.0):

@@ -54,6 +54,7 @@ def fit_tiny(directory=None, seed=0):
         IMAGES,
         steps=STEPS,
         batch_size=8,
+        average_decay=0.9,
         seed=seed,
         directory=directory,
         save_every=0.0,
@@ -168,7 +169,7 @@ def test_seed_and_loss_record(unbroken):
     assert np.all(np.asarray(unbroken.losses) > 0)
     assert unbroken.losses[-10:].mean() < 0.9 * unbroken.losses[:10].mean()
     assert unbroken.variables == {
-        "params": unbroken.params,
+        "params": unbroken.average,
         "batch_stats": unbroken.batch_stats,
     }
 

@@ -1,13 +1,17 @@
 """RealNVP (Dinh et al. 2017) as the BatchNorm paper uses it (Section 6, Appendix C.1)."""
 
+import functools
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxood.convolution import Conv
 from jaxood.density import DensityModel, dequantize
-from jaxood.layers import Conv, ResNet, channelwise, checkerboard, squeeze, unsqueeze
+from jaxood.jacobian import own_log_det
+from jaxood.layers import ResNet, channelwise, checkerboard, squeeze, unsqueeze
 
 ALPHA = 0.05
 """Keeps the logit of a pixel finite: ``logit(ALPHA + (1 - 2 ALPHA) x)``, x in (0, 1)."""
@@ -112,14 +116,25 @@ class RealNVP(nn.Module):
         return unsqueeze(x), log_det
 
 
-def realnvp(image_shape, *, channels=32, blocks=4, conv=Conv, unroll=1):
+def realnvp(
+    image_shape,
+    *,
+    channels=32,
+    blocks=4,
+    conv=Conv,
+    unroll=1,
+    jacobian: Literal["usual", "exact"] = "usual",
+):
     """RealNVP over uint8 images.
 
     ``log_prob`` is exact for the dequantized image ``x + u`` (a density that leaves a little mass
     outside ``[0, 256]^d``, as the logit of the pixels ends at ±2.94);
     averaged over ``u`` it is a lower bound on the discrete log-likelihood. In training mode it is
-    the paper's ``log p~(x_j | x_-j)`` with the usual log-determinant, which leaves out that
-    ``x_j`` itself moves the batch statistics.
+    the paper's ``log p~(x_j | x_-j)``. With the usual log-determinant, which leaves out that
+    ``x_j`` itself moves the batch statistics, its exponential does not integrate to 1; with the
+    exact one it does (`jaxood.jacobian.own_log_det`; a batch costs as much as ``n h w c``). Either
+    is chosen here or in a call, ``log_prob(..., train=True, jacobian="exact")``; in evaluation
+    mode they are the same.
 
     Args:
         image_shape: ``(h, w, c)``, even height and width.
@@ -127,29 +142,44 @@ def realnvp(image_shape, *, channels=32, blocks=4, conv=Conv, unroll=1):
         blocks: their residual blocks (paper: 4, for CIFAR 8).
         conv: makes their convolutions, as `flax.linen.Conv` does.
         unroll: residual blocks a turn of their scan; more compile longer and run a little faster.
+        jacobian: which log-determinant training mode has, ``"usual"`` or ``"exact"``.
 
     Returns:
         A `DensityModel`.
 
     Raises:
-        ValueError: if the height or the width is odd.
+        ValueError: if the height or the width is odd, or ``jacobian`` is another word.
     """
     h, w, c = image_shape
     if h % 2 or w % 2:
         raise ValueError(f"RealNVP squeezes 2x2 patches: {h}x{w} images need an even size")
+    _check_jacobian(jacobian)
     flow = RealNVP(channels, blocks, conv, unroll)
 
     @jax.jit
     def init(key, x):
         return flow.init(key, jnp.zeros((1, *x.shape[1:])))
 
-    def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
+    def log_prob(
+        variables,
+        x,
+        *,
+        train=False,
+        key=None,
+        dropout_key=None,
+        mutable=False,
+        jacobian=jacobian,
+    ):
         del dropout_key  # no dropout in this model
+        _check_jacobian(jacobian)
         y = ALPHA + (1 - 2 * ALPHA) * dequantize(key, x) / 256
         logit = jnp.log(y) - jnp.log1p(-y)
         # The derivative of the logit by the pixel, on the scale where a level is one wide.
         log_slope = jnp.log((1 - 2 * ALPHA) / 256) - jnp.log(y) - jnp.log1p(-y)
-        (z, log_det), updates = flow.apply(variables, logit, train=train, mutable=["batch_stats"])
+        apply = functools.partial(flow.apply, variables, train=train, mutable=["batch_stats"])
+        (z, log_det), updates = apply(logit)
+        if train and jacobian == "exact":
+            log_det = own_log_det(lambda logit: apply(logit)[0][0], logit)
         result = (jax.scipy.stats.norm.logpdf(z) + log_slope).sum((1, 2, 3)) + log_det
         return (result, updates["batch_stats"]) if mutable else result
 
@@ -160,3 +190,8 @@ def realnvp(image_shape, *, channels=32, blocks=4, conv=Conv, unroll=1):
         return jnp.clip(jnp.floor(pixels), 0, 255).astype(jnp.uint8)
 
     return DensityModel(init, log_prob, sample)
+
+
+def _check_jacobian(jacobian):
+    if jacobian not in ("usual", "exact"):
+        raise ValueError(f"jacobian must be 'usual' or 'exact', got {jacobian!r}")

@@ -3,7 +3,7 @@
 There are two kinds, and a function's return type says which it is:
 
 - a *per-image* score is an array ``(n,)``: an image scores the same to the bit whatever images it
-  arrives with (`neg_log_prob`, `t_perm`, `typicality`);
+  arrives with (`neg_log_prob`, `t_perm`, `typicality`, `waic`);
 - a *batch* score is an `Estimate`: the images are scored among each other, the value is a
   Monte-Carlo mean over random companions, and it comes with its standard error
   (`mixed_log_prob`, `batch_norm_delta`).
@@ -16,16 +16,22 @@ from jaxood.scores.batch_norm import (
     delta,
     mixed_log_prob,
 )
+from jaxood.scores.ensemble import ensemble, ensemble_loss, waic
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality
+from jaxood.scores.mates import mates_only
 
 __all__ = [
     "Estimate",
     "batch_norm_delta",
     "batch_norm_rank",
     "delta",
+    "ensemble",
+    "ensemble_loss",
     "log_prob",
+    "mates_only",
     "mixed_log_prob",
     "neg_log_prob",
     "t_perm",
     "typicality",
+    "waic",
 ]

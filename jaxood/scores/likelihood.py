@@ -22,28 +22,29 @@ def log_prob(model, variables, x, *, key=None, draws=1, batch_size=64, show_prog
         show_progress: draw a progress bar on stderr.
 
     Returns:
-        float32 ``(n,)``, nats.
+        float32 ``(n,)``, nats; ``(members, n)`` of an ensemble.
     """
     key = jax.random.key(0) if key is None else key
     batches = -(-len(x) // batch_size)
-    total = np.zeros(len(x), np.float64)
     with progress.bar("evaluation mode", draws * batches, show=show_progress) as advance:
-        for draw in range(draws):
-            total += log_prob_draw(model, variables, x, key, draw, batch_size, advance)
-    return (total / draws).astype(np.float32)
+        values = [
+            log_prob_draw(model, variables, x, key, draw, batch_size, advance)
+            for draw in range(draws)
+        ]
+    return np.mean(values, 0, np.float64).astype(np.float32)
 
 
 def log_prob_draw(model, variables, x, key, draw, batch_size, advance=lambda count: None):
     """One noise draw of `log_prob`: float32 ``(n,)`` nats; ``advance(1)`` after each batch."""
     evaluate = _evaluation_program(model)
-    result = np.empty(len(x), np.float32)
+    parts = []
     for start in range(0, len(x), batch_size):
         batch = x[start : start + batch_size]
         padding = [(0, batch_size - len(batch))] + [(0, 0)] * 3
         values = evaluate(variables, np.pad(batch, padding), key, draw)
-        result[start : start + batch_size] = values[: len(batch)]
+        parts.append(np.asarray(values)[..., : len(batch)])
         advance(1)
-    return result
+    return np.concatenate(parts, -1)
 
 
 @functools.lru_cache(16)

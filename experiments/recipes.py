@@ -1,0 +1,137 @@
+"""How a density model is built and trained: a recipe, and the trained model that it makes."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxood import checkpoint, record, scores, train
+from jaxood.density import DensityModel, bits_per_dim
+from jaxood.models.pixelcnn import pixelcnn
+from jaxood.models.realnvp import realnvp
+from jaxood.models.vae import vae
+
+ModelName = Literal["realnvp", "vae", "pixelcnn"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One model and its training.
+
+    Attributes:
+        model: its name.
+        width: channels of its networks (PixelCNN++: filters).
+        depth: residual blocks (RealNVP: a coupling; PixelCNN++: a stage; the VAE has one depth).
+        steps: training steps.
+        batch_size: the paper's is 64.
+        learning_rate: of Adam.
+        decays: whether the learning rate falls to zero, along a cosine.
+        average_decay: of the moving average of the parameters; 0 for none.
+        members: 1, or the size of an ensemble that is trained as one program.
+        statistics_images: trusted images that the evaluation-mode statistics are taken over; all
+            of them by default.
+    """
+
+    model: ModelName
+    width: int
+    depth: int = 1
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    decays: bool = False
+    average_decay: float = 0.0
+    members: int = 1
+    statistics_images: int | None = None
+
+    def build(self, image_shape) -> DensityModel:
+        """The model, for uint8 images ``(h, w, c)``."""
+        if self.model == "realnvp":
+            return realnvp(image_shape, channels=self.width, blocks=self.depth)
+        if self.model == "vae":
+            return vae(image_shape, width=self.width)
+        return pixelcnn(image_shape, filters=self.width, blocks=self.depth)
+
+    def optimizer(self):
+        """Adam."""
+        if self.decays:
+            return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
+        return optax.adam(self.learning_rate)
+
+
+class Trained(NamedTuple):
+    """A trained model.
+
+    Attributes:
+        model: the density model; of an ensemble, all members.
+        variables: with evaluation-mode statistics over the trusted images.
+        losses: ``(steps,)`` bits per dimension, in training mode.
+        row: for the results record.
+    """
+
+    model: DensityModel
+    variables: dict[str, Any]
+    losses: np.ndarray
+    row: record.ModelRow
+
+
+def trained(recipe: Recipe, in_dist: str, images, *, seed: int, directory: Path) -> Trained:
+    """Train on ``images``, or go on with what ``directory`` holds, or load what is finished there.
+
+    Args:
+        recipe: what to train.
+        in_dist: name of the images.
+        images: uint8 ``(n, h, w, c)``.
+        seed: of everything.
+        directory: for checkpoints.
+    """
+    member = recipe.build(images.shape[1:])
+    model, loss = member, train.neg_log_prob_loss(member)
+    if recipe.members > 1:
+        model, loss = scores.ensemble(member, recipe.members), scores.ensemble_loss(member)
+    variables = model.init(jax.random.key(seed), images[:64])
+    parameters = sum(p.size for p in jax.tree.leaves(variables["params"]))
+    losses = np.zeros(recipe.steps, np.float32)
+    finished = variables | {"losses": losses, "seconds": np.float32(0)}
+    restored = checkpoint.restore(directory / "finished", finished)
+    if restored is None:
+        start = time.monotonic()
+        resumed = (directory / "steps").exists()
+        state = train.fit(
+            loss,
+            variables,
+            images,
+            steps=recipe.steps,
+            batch_size=recipe.batch_size * recipe.members,
+            optimizer=recipe.optimizer(),
+            average_decay=recipe.average_decay,
+            seed=seed,
+            directory=directory / "steps",
+        )
+        elapsed = np.nan if resumed else time.monotonic() - start
+        chosen = images
+        if recipe.statistics_images is not None:
+            chosen = np.random.default_rng(seed).permutation(images)[: recipe.statistics_images]
+        statistics = train.population_statistics(
+            model, state.variables, chosen, batch_size=recipe.batch_size, seed=seed
+        )
+        restored = {
+            "params": state.variables["params"],
+            "batch_stats": statistics,
+            "losses": state.losses,
+            "seconds": np.float32(elapsed),
+        }
+        checkpoint.save(directory / "finished", recipe.steps, restored)
+    row = record.ModelRow(
+        name=recipe.model,
+        in_dist=in_dist,
+        parameters=parameters,
+        steps=recipe.steps,
+        train_seconds=float(restored["seconds"]),
+    )
+    variables = {k: restored[k] for k in ("params", "batch_stats")}
+    losses = bits_per_dim(-np.asarray(restored["losses"]), images.shape[1:])
+    return Trained(model, variables, losses, row)

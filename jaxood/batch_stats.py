@@ -1,0 +1,26 @@
+"""BatchNorm statistics of one batch, as values that one can hold, merge and put back."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxood.layers import BATCH_NORM_MOMENTUM
+
+
+def batch_moments(model, variables, x, *, key=None):
+    """What every BatchNorm layer sees of a batch in training mode: its means and variances.
+
+    With them as ``batch_stats``, evaluation mode of the same batch is its training mode.
+
+    Args:
+        model: a `DensityModel`.
+        variables: of the model; their own ``batch_stats`` give the shapes only.
+        x: images ``(n, h, w, c)``.
+        key: of the model's noise, as in `DensityModel.log_prob`.
+
+    Returns:
+        A tree like ``variables["batch_stats"]``.
+    """
+    # From running statistics of zero, one update leaves (1 - momentum) times the moments.
+    blank = {**variables, "batch_stats": jax.tree.map(jnp.zeros_like, variables["batch_stats"])}
+    _, updates = model.log_prob(blank, x, train=True, key=key, mutable=["batch_stats"])
+    return jax.tree.map(lambda leaf: leaf / (1 - BATCH_NORM_MOMENTUM), updates)

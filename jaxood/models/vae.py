@@ -1,0 +1,218 @@
+"""Variational autoencoder of the BatchNorm paper (Appendix C.1, Table 3)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxood.convolution import Conv, ConvTranspose
+from jaxood.density import DensityModel, draw, image_keys
+from jaxood.layers import BatchNorm
+from jaxood.likelihoods import LEVELS, categorical_log_prob, categorical_sample
+
+MIN_SCALE = 1e-3
+"""Of the posterior: a far-off image must not make its logarithm infinite."""
+
+
+class Encoder(nn.Module):
+    """Inference network: six convolutions, each with BatchNorm and ReLU, and a dense layer.
+
+    Attributes:
+        width: channels of the first layer for each channel of the image.
+        latent: size of the latent vector.
+        conv: makes the convolutions, as `flax.linen.Conv` does.
+    """
+
+    width: int
+    latent: int
+    conv: Callable = Conv
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        """Map ``(n, h, w, c)`` in [-1, 1] to the posterior's mean and scale, ``(n, latent)``."""
+        _, h, w, c = x.shape
+        narrow, wide = self.width * c, 2 * self.width * c
+        for features, kernel, stride, padding in (
+            (narrow, (5, 5), 1, 2),
+            (narrow, (5, 5), 2, 2),
+            (narrow, (5, 5), 1, 2),
+            (wide, (5, 5), 2, 2),
+            (wide, (5, 5), 1, 2),
+            (8 * self.width, (h // 4, w // 4), 1, 0),
+        ):
+            x = self.conv(features, kernel, stride, padding, use_bias=False)(x)
+            x = nn.relu(BatchNorm(use_running_average=not train)(x))
+        mean, scale = jnp.split(nn.Dense(2 * self.latent)(x.reshape(len(x), -1)), 2, axis=-1)
+        return mean, MIN_SCALE + nn.softplus(scale)
+
+
+class Decoder(nn.Module):
+    """Generator: eight transposed convolutions, the first six with BatchNorm.
+
+    Attributes:
+        width: as in `Encoder`.
+        image_shape: ``(h, w, c)``.
+        conv_transpose: makes the convolutions, as `jaxood.convolution.ConvTranspose` does.
+    """
+
+    width: int
+    image_shape: tuple[int, int, int]
+    conv_transpose: Callable = ConvTranspose
+
+    @nn.compact
+    def __call__(self, z, *, train):
+        """Map ``(n, latent)`` to logits ``(n, h, w, c, 256)``."""
+        h, w, c = self.image_shape
+        narrow, wide = self.width * c, 2 * self.width * c
+        x = z[:, None, None]
+        for features, kernel, stride, padding in (
+            (wide, (h // 4, w // 4), 1, 0),
+            (wide, (5, 5), 2, 2),
+            (wide, (5, 5), 1, 2),
+            (narrow, (5, 5), 2, 2),
+            (narrow, (5, 5), 1, 2),
+            (narrow, (5, 5), 1, 2),
+        ):
+            # An output padding of 1 where the stride is 2: the size doubles exactly.
+            conv = self.conv_transpose(
+                features, kernel, stride, padding, output_padding=stride - 1, use_bias=False
+            )
+            x = nn.relu(BatchNorm(use_running_average=not train)(conv(x)))
+        x = nn.relu(self.conv_transpose(8 * self.width, (5, 5), padding=2)(x))
+        x = self.conv_transpose(LEVELS * c, (1, 1))(x)
+        return x.reshape(len(z), h, w, c, LEVELS)
+
+
+class VAE(nn.Module):
+    """Both networks, and the two terms of the evidence lower bound.
+
+    Attributes:
+        image_shape: ``(h, w, c)``.
+        width: as in `Encoder`.
+        latent: size of the latent vector.
+        conv: makes the encoder's convolutions.
+        conv_transpose: makes the decoder's.
+    """
+
+    image_shape: tuple[int, int, int]
+    width: int = 32
+    latent: int = 64
+    conv: Callable = Conv
+    conv_transpose: Callable = ConvTranspose
+
+    def setup(self):
+        self.encoder = Encoder(self.width, self.latent, self.conv)
+        self.decoder = Decoder(self.width, self.image_shape, self.conv_transpose)
+
+    def encode(self, x, *, train=False):
+        """Map uint8 ``(n, h, w, c)`` to the posterior's mean and scale, each ``(n, latent)``."""
+        return self.encoder(x.astype(jnp.float32) / 127.5 - 1, train=train)
+
+    def decode(self, z, *, train=False):
+        """Map ``(n, latent)`` to logits ``(n, h, w, c, 256)``."""
+        return self.decoder(z, train=train)
+
+    def __call__(self, x, noise, *, train=False):
+        """Return ``log p(x|z)`` at ``z = mean + scale * noise`` and ``KL(q(z|x) || p(z))``.
+
+        Args:
+            x: uint8 ``(n, h, w, c)``.
+            noise: ``(n, latent)``.
+            train: BatchNorm mode.
+
+        Returns:
+            Two arrays ``(n,)``, nats.
+        """
+        mean, scale = self.encode(x, train=train)
+        logits = self.decode(mean + scale * noise, train=train)
+        kl = 0.5 * (mean**2 + scale**2 - 1) - jnp.log(scale)
+        return categorical_log_prob(logits, x).sum((1, 2, 3)), kl.sum(1)
+
+
+def vae(image_shape, *, width=32, latent=64, conv=Conv, conv_transpose=ConvTranspose):
+    """VAE over uint8 images with a categorical likelihood over 256 levels (BatchNorm paper).
+
+    ``log_prob`` is the evidence lower bound on the discrete log-likelihood, its expectation over
+    the posterior by one draw, the Kullback-Leibler term in closed form (Kingma & Welling 2013).
+    Without a key the draw is the posterior's mean, and the value no longer a bound. `elbo_estimate`
+    averages draws and gives the Monte-Carlo error. There is no importance weighting: copies of an
+    image would replace the statistics of its batch.
+
+    The architecture is Table 3 with what it needs to work: the decoder's first layer is h/4 x w/4
+    without padding, as it starts from a point, and strided layers have an output padding of 1.
+    Where the paper leaves a choice:
+
+    - BatchNorm sits "before each convolutional layer" (Section 4.1) and belongs "to all the
+      convolutional layers and deconvolutional layers, except for the last two" (Appendix C.1).
+      Here it follows each of those layers, before the ReLU, and so lies before the next; pixels
+      and latents themselves are not normalized.
+    - Activations are ReLU: the paper names none, and its table has no room for the gates of the
+      VAE that it cites (van den Berg et al. 2018).
+
+    Args:
+        image_shape: ``(h, w, c)``, height and width equal and a multiple of 4.
+        width: channels of the first layer for each channel of the image (paper: 32); the others
+            are in proportion, but for the 256 levels.
+        latent: size of the latent vector; the paper does not say, its source takes 64.
+        conv: makes the encoder's convolutions, as `flax.linen.Conv` does.
+        conv_transpose: makes the decoder's, as `jaxood.convolution.ConvTranspose` does.
+
+    Returns:
+        A `DensityModel`. ``sample`` draws latents of standard deviation ``temperature``, decodes in
+        evaluation mode and draws every pixel from its categorical distribution.
+
+    Raises:
+        ValueError: if height and width differ or are not a multiple of 4.
+    """
+    h, w, _ = image_shape
+    if h != w or h % 4:
+        raise ValueError(
+            f"the VAE halves square images twice: {h}x{w} images need one size, a multiple of 4"
+        )
+    net = VAE(tuple(image_shape), width, latent, conv, conv_transpose)
+
+    @jax.jit
+    def init(key, x):
+        return net.init(key, jnp.zeros((1, *x.shape[1:]), jnp.uint8), jnp.zeros((1, latent)))
+
+    def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
+        del dropout_key  # no dropout in this model
+        if x.dtype != jnp.uint8:
+            raise TypeError(f"images must be uint8 with levels 0 to 255, got {x.dtype}")
+        shape = (len(x), latent)
+        noise = jnp.zeros(shape) if key is None else draw(jax.random.normal, key, shape)
+        (log_likelihood, kl), updates = net.apply(
+            variables, x, noise, train=train, mutable=["batch_stats"]
+        )
+        result = log_likelihood - kl
+        return (result, updates["batch_stats"]) if mutable else result
+
+    def sample(variables, key, n, *, temperature=1.0):
+        latent_key, pixel_key = jax.random.split(key)
+        z = temperature * jax.random.normal(latent_key, (n, latent))
+        logits = net.apply(variables, z, method="decode")
+        return categorical_sample(pixel_key, logits)
+
+    return DensityModel(init, log_prob, sample)
+
+
+def elbo_estimate(model, variables, x, key, draws):
+    """Evidence lower bound in evaluation mode, averaged over draws, and its Monte-Carlo error.
+
+    Args:
+        model: a `DensityModel` with noise.
+        variables: of the model.
+        x: uint8 ``(n, h, w, c)``.
+        key: an image's noise is a function of this key and the image alone.
+        draws: at least 2.
+
+    Returns:
+        Mean and standard error, each float32 ``(n,)``, nats.
+    """
+    values = lax.map(
+        lambda key: model.log_prob(variables, x, key=image_keys(key, x)),
+        jax.random.split(key, draws),
+    )
+    return values.mean(0), values.std(0, ddof=1) / jnp.sqrt(draws)

@@ -7,6 +7,8 @@ report. Data sets are read from --data-dir where they lie prepared, or downloade
 install 'jaxood[tfds]').
 """
 
+import dataclasses
+
 from experiments import batch_norm_test, common
 from experiments.batch_norm_study import Config, Preset, Sizes, study
 from experiments.recipes import Recipe
@@ -21,53 +23,74 @@ OOD = (
     "cifar100",
 )
 
-_SMALL = Sizes(images=300, null_images=300, draws=2)
+_SMALL = Sizes(images=200, null_images=300, draws=2)
+_SMALL_STATISTICS = 9600  # images; a pass over all of them takes too long
 # Width, depth, ensemble and batch size are the paper's (Section 6, Appendix C.1); it states
 # neither the length of the training (here 100 epochs) nor the draws.
 _PAPER = Sizes(images=2500, null_images=2500, draws=10)
+_REALNVP = Recipe(model="realnvp", width=64, depth=8, steps=78_100)
+_VAE = Recipe(model="vae", width=32, steps=78_100)
+_PIXELCNN = Recipe(
+    model="pixelcnn", width=80, depth=5, steps=78_100, average_decay=0.9995, dropout=0.5
+)
+
+
+def _five(recipe):
+    return dataclasses.replace(recipe, members=5)
+
+
 PRESETS = {
     ("realnvp", "small"): Preset(
-        recipe=Recipe(model="realnvp", width=16, depth=2, steps=500),
+        recipe=Recipe(
+            model="realnvp",
+            width=16,
+            depth=2,
+            steps=500,
+            statistics_images=_SMALL_STATISTICS,
+        ),
         ensemble=Recipe(
-            model="realnvp", width=8, depth=1, steps=100, members=5, statistics_images=3200
+            model="realnvp", width=8, depth=1, steps=60, members=5, statistics_images=1600
         ),
         sizes=_SMALL,
     ),
     ("vae", "small"): Preset(
-        recipe=Recipe(model="vae", width=16, steps=300),
-        ensemble=Recipe(model="vae", width=8, steps=100, members=5, statistics_images=3200),
+        recipe=Recipe(model="vae", width=16, steps=300, statistics_images=_SMALL_STATISTICS),
+        ensemble=Recipe(model="vae", width=8, steps=60, members=5, statistics_images=1600),
         sizes=_SMALL,
     ),
     ("pixelcnn", "small"): Preset(
-        recipe=Recipe(model="pixelcnn", width=16, depth=1, steps=400, average_decay=0.99),
+        recipe=Recipe(
+            model="pixelcnn",
+            width=24,
+            steps=400,
+            learning_rate=2e-3,
+            warmup=16,
+            average_decay=0.95,
+            statistics_images=_SMALL_STATISTICS,
+        ),
         ensemble=Recipe(
-            model="pixelcnn", width=8, depth=1, steps=80, members=5, statistics_images=1600
+            model="pixelcnn",
+            width=8,
+            steps=60,
+            learning_rate=2e-3,
+            warmup=16,
+            members=5,
+            statistics_images=1600,
         ),
         sizes=_SMALL,
     ),
-    ("realnvp", "paper"): Preset(
-        recipe=Recipe(model="realnvp", width=64, depth=8, steps=78_100),
-        ensemble=Recipe(model="realnvp", width=64, depth=8, steps=78_100, members=5),
-        sizes=_PAPER,
-    ),
-    ("vae", "paper"): Preset(
-        recipe=Recipe(model="vae", width=32, steps=78_100),
-        ensemble=Recipe(model="vae", width=32, steps=78_100, members=5),
-        sizes=_PAPER,
-    ),
-    ("pixelcnn", "paper"): Preset(
-        recipe=Recipe(model="pixelcnn", width=80, depth=5, steps=78_100, average_decay=0.9995),
-        ensemble=Recipe(
-            model="pixelcnn", width=80, depth=5, steps=78_100, average_decay=0.9995, members=5
-        ),
-        sizes=_PAPER,
-    ),
+    ("realnvp", "paper"): Preset(recipe=_REALNVP, ensemble=_five(_REALNVP), sizes=_PAPER),
+    ("vae", "paper"): Preset(recipe=_VAE, ensemble=_five(_VAE), sizes=_PAPER),
+    ("pixelcnn", "paper"): Preset(recipe=_PIXELCNN, ensemble=_five(_PIXELCNN), sizes=_PAPER),
 }
 
 NOTES = """
 Choices of model and training that the paper leaves open were made without looking at any OOD set:
 Adam at its default 1e-3, no augmentation, evaluation-mode statistics from one pass over the whole
-training set. Rotation is by an angle between 90° and 270°, to the nearest pixel, filled with
+training set (preset small: over part of it). PixelCNN++ learns too slowly at that rate for the few
+hundred steps of the preset small, which takes 2e-3 after a warm-up: the better of two on held-out
+trusted images. Its parameters are averaged over steps, as its authors do. WAIC's five members are
+smaller and trained for fewer steps in the preset small. Rotation is by an angle between 90° and 270°, to the nearest pixel, filled with
 black. The paper's ImageNet is the public 32×32 set; Tiny-ImageNet, averaged down from 64×64, is
 smoother and stands beside it, not in for it. CelebA and CIFAR-100 are ours.
 """

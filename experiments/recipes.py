@@ -28,8 +28,9 @@ class Recipe:
         depth: residual blocks (RealNVP: a coupling; PixelCNN++: a stage; the VAE has one depth).
         steps: training steps.
         batch_size: the paper's is 64.
-        learning_rate: of Adam.
-        decays: whether the learning rate falls to zero, along a cosine.
+        learning_rate: of Adam, constant after the warm-up.
+        warmup: steps over which the learning rate rises from zero.
+        dropout: of PixelCNN++, in training.
         average_decay: of the moving average of the parameters; 0 for none.
         members: 1, or the size of an ensemble that is trained as one program.
         statistics_images: trusted images that the evaluation-mode statistics are taken over; all
@@ -42,7 +43,8 @@ class Recipe:
     steps: int
     batch_size: int = 64
     learning_rate: float = 1e-3
-    decays: bool = False
+    warmup: int = 0
+    dropout: float = 0.0
     average_decay: float = 0.0
     members: int = 1
     statistics_images: int | None = None
@@ -53,13 +55,13 @@ class Recipe:
             return realnvp(image_shape, channels=self.width, blocks=self.depth)
         if self.model == "vae":
             return vae(image_shape, width=self.width)
-        return pixelcnn(image_shape, filters=self.width, blocks=self.depth)
+        return pixelcnn(image_shape, filters=self.width, blocks=self.depth, dropout=self.dropout)
 
     def optimizer(self):
         """Adam."""
-        if self.decays:
-            return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
-        return optax.adam(self.learning_rate)
+        if not self.warmup:
+            return optax.adam(self.learning_rate)
+        return optax.adam(optax.linear_schedule(0.0, self.learning_rate, self.warmup))
 
 
 class Trained(NamedTuple):

@@ -121,7 +121,7 @@ def realnvp(
     *,
     channels=32,
     blocks=4,
-    conv=Conv,
+    conv: Callable = Conv,
     unroll=1,
     jacobian: Literal["usual", "exact"] = "usual",
 ):
@@ -132,9 +132,9 @@ def realnvp(
     averaged over ``u`` it is a lower bound on the discrete log-likelihood. In training mode it is
     the paper's ``log p~(x_j | x_-j)``. With the usual log-determinant, which leaves out that
     ``x_j`` itself moves the batch statistics, its exponential does not integrate to 1; with the
-    exact one it does (`jaxood.jacobian.own_log_det`; a batch costs as much as ``n h w c``). Either
-    is chosen here or in a call, ``log_prob(..., train=True, jacobian="exact")``; in evaluation
-    mode they are the same.
+    exact one it does, at the cost of ``n h w c`` batches a batch (`jaxood.jacobian.own_log_det`).
+    Either is chosen here or in a call, ``log_prob(..., train=True, jacobian="exact")``; in
+    evaluation mode they are the same.
 
     Args:
         image_shape: ``(h, w, c)``, even height and width.

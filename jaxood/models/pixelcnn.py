@@ -297,7 +297,7 @@ def pixelcnn(
 
     ``log_prob`` is exact under the discrete measure, draws no noise and ignores its key. In
     training mode a pixel's parameters see the pixels after it through the batch statistics, so
-    it is no log-probability there: over the values of one image it sums to less than one.
+    it is no log-probability there: over the values of one image it does not sum to one.
 
     Args:
         image_shape: ``(h, w, c)``, 1 or 3 channels.

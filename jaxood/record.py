@@ -180,9 +180,12 @@ def label(name: str) -> str:
     """The name of a model, data set or score as a person writes it; others lose underscores.
 
     The transforms of a data set follow its name; a note in brackets, ``<name> (control)``, stays.
+    Samples of a model are ``<model>(<its data set>), T = <temperature>``.
     """
     if match := re.fullmatch(r"nrm_reconstruction_(\w+)", name):
         return f"reconstruction, layer {match[1]}"
+    if match := re.fullmatch(r"(\w+)\((.+)\), (T = [\d.]+)", name):
+        return f"{label(match[1])} ({label(match[2])}, {match[3]})"
     name, bracket, note = name.partition(" (")
     base, *transforms = name.strip("/").split("/")
     text = _LABELS.get(base, base.replace("_", " ").strip())

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import tyro
 
+from jaxood.checkpoint import Unreadable
 from jaxood.data import DataError
 from jaxood.record import write_file
 from jaxood.train import Diverged
@@ -41,7 +42,7 @@ class Flags:
 
 
 # Where a run happens is not what it computes: these may change when a run is resumed.
-_NOT_SETTINGS = ("platform", "data_dir", "out")
+_NOT_SETTINGS = ("platform", "data_dir", "out", "trusted_run")
 
 
 def run(main: Callable, config_type: type, description: str | None):
@@ -49,7 +50,7 @@ def run(main: Callable, config_type: type, description: str | None):
     config = tyro.cli(config_type, description=description)
     try:
         main(config)
-    except (UsageError, DataError, Diverged) as error:
+    except (UsageError, DataError, Diverged, Unreadable) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped: the same command goes on from the last checkpoint")

@@ -8,6 +8,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 
+class Unreadable(ValueError):
+    """A checkpoint is damaged, or of another model."""
+
+
 def _manager(directory):
     # Synchronous: the arrays are small, and the training loop donates their buffers.
     options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
@@ -41,7 +45,7 @@ def restore(directory, like):
         The pytree, or ``None`` where there is no checkpoint.
 
     Raises:
-        ValueError: if the checkpoint holds other arrays than ``like``, or files of it are cut
+        Unreadable: if the checkpoint holds other arrays than ``like``, or files of it are cut
             short or missing.
     """
     if not Path(directory).is_dir():
@@ -57,7 +61,7 @@ def restore(directory, like):
             jax.tree.map(_check_same_kind, tree, like)
             return jax.tree.map(jnp.asarray, tree)
         except Exception as error:  # orbax raises a different type for each kind of mismatch
-            raise ValueError(
+            raise Unreadable(
                 f"the checkpoint {Path(directory) / str(step)} cannot be read as this model "
                 f"({type(error).__name__}): delete the folder to train anew, or use another"
             ) from error

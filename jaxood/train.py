@@ -1,5 +1,6 @@
 """One training loop for every model: jit-compiled, resumable, with a progress bar."""
 
+import functools
 import time
 from typing import Any, NamedTuple
 
@@ -101,9 +102,9 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0):
         ),
         has_aux=True,
     )
-    order_key, noise_key = jax.random.split(jax.random.key(seed))
 
-    def step(state, data):
+    def step(state, data, keys):
+        order_key, noise_key = keys
         n = len(jax.tree.leaves(data)[0])
         batches = n // batch_size
         epoch, place = state.step // batches, state.step % batches
@@ -121,14 +122,17 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0):
         ok = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state), ok
 
-    def run(state, data, stop):
+    @functools.partial(jax.jit, donate_argnums=0)
+    def run(state, data, stop, keys):
         return lax.while_loop(
             lambda carry: carry[1] & (carry[0].step < stop),
-            lambda carry: step(carry[0], data),
+            lambda carry: step(carry[0], data, keys),
             (state, jnp.bool_(True)),
         )
 
-    return jax.jit(run, donate_argnums=0)
+    # An argument, not a constant: a program that JAX has cached then serves every seed.
+    keys = jax.random.split(jax.random.key(seed))
+    return lambda state, data, stop: run(state, data, stop, keys)
 
 
 def fit(
@@ -237,7 +241,7 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
         return tree.keys() == {"mean", "var"}
 
     @jax.jit
-    def merge_batches(merged, params, images, start, stop):
+    def merge_batches(merged, params, images, order, noise_key, start, stop):
         def merge_batch(i, merged):
             moments = batch_moments(
                 model,
@@ -267,7 +271,7 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
         for start in range(0, batches, 16):
             stop = min(start + 16, batches)
             merged = jax.block_until_ready(
-                merge_batches(merged, variables["params"], images, start, stop)
+                merge_batches(merged, variables["params"], images, order, noise_key, start, stop)
             )
             advance(stop - start)
     return merged

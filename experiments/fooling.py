@@ -74,9 +74,11 @@ PAIRS = {
 }
 SIZES = {
     "smoke": Sizes(images=64, null_images=64, draws=2),
-    "small": Sizes(images=300, null_images=300, draws=2),
+    "small": Sizes(images=200, null_images=200, draws=2),
     "paper": Sizes(images=2500, null_images=2500, draws=10),
 }
+ATTACKER_STEPS = {"small": 200}
+"""Training steps of the model that fools, where they are fewer than the trusted one's."""
 CHUNK = {"smoke": 64, "small": 128, "paper": 256}
 """Samples drawn at a time; the search judges a temperature by one such chunk."""
 
@@ -93,7 +95,15 @@ def main(config: Config) -> record.Record:
     images, sets, note = _load(config, *names)
     p = trained(recipe, names[0], images[0], seed=config.seed, directory=p_directory)
     # Another seed, so that the two networks do not start alike.
-    q = trained(recipe, names[1], images[1], seed=config.seed + 1, directory=out / "attacker")
+    q = trained(
+        dataclasses.replace(
+            recipe, steps=config.steps or ATTACKER_STEPS.get(config.preset, recipe.steps)
+        ),
+        names[1],
+        images[1],
+        seed=config.seed + 1,
+        directory=out / "attacker",
+    )
     results = _attack(config, names, p, q, images[0], sets, Scores(out / "scores.npz"))
     made = record.Record(
         experiment="fooling",

@@ -1,7 +1,10 @@
-"""Eight simulated CPU devices, double precision on demand, and a small flow that tests share."""
+"""What tests share: simulated devices, double precision on demand, a small flow, experiments."""
 
 import functools
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 # Both are read when jax is first imported.
@@ -70,3 +73,39 @@ def float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+# ------------------------------------------------------------------------ experiments, as users run
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One CPU device, as a user has, and programs that compile fast and once for all runs."""
+    return os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+    }
+
+
+@pytest.fixture(scope="module")
+def run(environment):
+    """Run a module in a process of its own."""
+
+    def run(*arguments, check=True):
+        return subprocess.run(
+            command(*arguments),
+            cwd=ROOT,
+            check=check,
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+
+    return run

@@ -1,54 +1,19 @@
 """Every experiment, at smoke size, as a user runs it."""
 
 import json
-import os
 import random
 import re
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, command
 
 from experiments import bn_fashion_mnist, common, quickstart, speed
 from experiments.batch_norm_study import Config
 from jaxood import record
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(*arguments):
-    return [sys.executable, "-m", *map(str, arguments)]
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """One CPU device, as a user has, and compiled programs shared by the runs of this file."""
-    return os.environ | {
-        "XLA_FLAGS": "",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-    }
-
-
-@pytest.fixture(scope="module")
-def run(environment):
-    """Run a module as a user does, in a process of its own."""
-
-    def run(*arguments, check=True):
-        return subprocess.run(
-            command(*arguments),
-            cwd=ROOT,
-            check=check,
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")

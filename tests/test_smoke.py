@@ -1,0 +1,51 @@
+"""Every other experiment, at smoke size, as a user runs it."""
+
+import re
+
+import pytest
+
+from experiments import sampling_speed
+from jaxood import record
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "models"),
+    [
+        ("bn_fashion_mnist", ("--model", "vae", "--no-waic"), {("vae", "digits")}),
+        ("bn_cifar", ("--model", "pixelcnn", "--no-waic"), {("pixelcnn", "photos_china")}),
+        (
+            "fooling",
+            ("--model", "realnvp"),
+            {("realnvp", "photos_china"), ("realnvp", "photos_flower")},
+        ),
+        ("toy", (), {("realnvp", "digits")}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_experiment_writes_its_record_report_and_figures(name, arguments, models, tmp_path, run):
+    out = tmp_path / "run"
+    done = run(f"experiments.{name}", *arguments, "--preset", "smoke", "--out", out)
+    assert f"report: {out / 'report.html'}" in done.stdout
+    made = record.Record.from_json((out / "results.json").read_text())
+    assert made.experiment == name
+    assert {(row.name, row.in_dist) for row in made.models} == models
+    assert made.results
+    page = (out / "report.html").read_text()
+    figures = list((out / "figures").glob("*.png"))
+    assert figures
+    assert page.count("<img") == len(figures)
+
+
+def test_sampling_speed_compares_equal_images(capsys):
+    sampling_speed.main(
+        sampling_speed.Config(size=4, filters=2, blocks=1, levels=2, n=2, repeats=1, double=True)
+    )
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.search(r"2 of 2", last), last
+
+
+@pytest.mark.parametrize("name", ["bn_cifar", "fooling", "toy", "sampling_speed"])
+def test_help_teaches(name, run):
+    text = run(f"experiments.{name}", "--help").stdout
+    for flag in ("--platform", "--data-dir", "--out", "--seed"):
+        assert flag in text

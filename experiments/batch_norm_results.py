@@ -30,12 +30,12 @@ class Results:
                 "neg_log_prob": -self.at(name, 0).mean(0),
                 "t_perm": scores.t_perm(self.at(name, 0).mean(0), null),
                 "typicality": scores.typicality(self.at(name, 0).mean(0), null),
+                **({"waic": scores.waic(members[name])} if members else {}),
                 "batch_norm_delta": self.delta(name, R1, R2).mean,
                 "batch_norm_rank": scores.batch_norm_rank(
                     self.delta(name, R1, R2).mean, null_delta
                 ),
             }
-            | ({"waic": scores.waic(members[name])} if members else {})
             for name in (study.in_dist, study.control, *study.ood)
         }
         self.null_delta = null_delta

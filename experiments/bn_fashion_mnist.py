@@ -87,10 +87,10 @@ Adam at its default 1e-3, no augmentation, evaluation-mode statistics from one p
 training set (preset small: over part of it). PixelCNN++ learns too slowly at that rate for the few
 hundred steps of the preset small, which takes 2e-3 after a warm-up: the better of two on held-out
 trusted images. Its parameters are averaged over steps, as its authors do. WAIC's five members are
-smaller and trained for fewer steps in the preset small. Rotation is by an angle between 90° and 270°, filled with black. The paper does not
-say how it resamples, so both readings are here. The nearest pixel, the default of the framework
-that it was written with, leaves ragged edges and gives numbers like the paper's; "rotated
-bilinear" is resampled smoothly.
+smaller and trained for fewer steps in the preset small. Rotation is by an angle between 90° and
+270°, filled with black. The paper does not say how it resamples, so both readings are here. The
+nearest pixel, the default of the framework that it was written with, leaves ragged edges and gives
+numbers like the paper's; "rotated bilinear" is resampled smoothly.
 """
 
 

@@ -2,7 +2,9 @@
 
 from jaxood import data, detector, metrics, scores, train
 from jaxood.density import DensityModel, bits_per_dim
+from jaxood.models.pixelcnn import pixelcnn
 from jaxood.models.realnvp import realnvp
+from jaxood.models.vae import vae
 
 __all__ = [
     "DensityModel",
@@ -10,7 +12,9 @@ __all__ = [
     "data",
     "detector",
     "metrics",
+    "pixelcnn",
     "realnvp",
     "scores",
     "train",
+    "vae",
 ]

@@ -191,8 +191,13 @@ def _written_out_input_gradient(dy, kernel, geometry):
     A convolution with stride s is one with stride 1 of the image with its s x s patches moved into
     the channels, the kernel filled up with zeros to a multiple of s and rearranged likewise.
     """
-    n, _, _, c_out = dy.shape
+    n, *rows, c_out = dy.shape
     (kh, kw), c_in = geometry.kernel, kernel.shape[2]
+    if geometry.strides == (1, 1) and geometry.result != (1, 1):
+        sizes = zip(geometry.kernel, geometry.padding, geometry.image, rows, strict=True)
+        pairs = [(k - 1 - low, size - row + low) for k, (low, _), size, row in sizes]
+        adjoint = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        return lax.conv_general_dilated(dy, adjoint, (1, 1), pairs, dimension_numbers=LAYOUT)
     if geometry.result == (1, 1):
         # A dense layer. The convolution would multiply zeros: 49 times the work for a 7x7 kernel.
         image = (dy.reshape(n, c_out) @ kernel.reshape(-1, c_out).T).reshape(n, kh, kw, c_in)

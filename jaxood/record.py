@@ -182,8 +182,8 @@ def label(name: str) -> str:
     The transforms of a data set follow its name; a note in brackets, ``<name> (control)``, stays.
     Samples of a model are ``<model>(<its data set>), T = <temperature>``.
     """
-    if match := re.fullmatch(r"nrm_reconstruction_(\w+)", name):
-        return f"reconstruction, layer {match[1]}"
+    if match := re.fullmatch(r"nrm_reconstruction_(\d+)(_mean)?", name):
+        return f"reconstruction, layer {match[1]}" + (", mean" if match[2] else "")
     if match := re.fullmatch(r"(\w+)\((.+)\), (T = [\d.]+)", name):
         return f"{label(match[1])} ({label(match[2])}, {match[3]})"
     name, bracket, note = name.partition(" (")
@@ -223,6 +223,7 @@ _LABELS = {
     "omniglot": "Omniglot",
     "svhn": "SVHN",
     "svhn_cropped": "SVHN",
+    "tiny_imagenet32": "Tiny-ImageNet",
     "glow": "Glow",
     "nrm": "NRM",
     "pixelcnn": "PixelCNN++",

@@ -62,7 +62,7 @@ PRESETS = {
         recipe=Recipe(
             model="pixelcnn",
             width=24,
-            steps=400,
+            steps=350,
             learning_rate=2e-3,
             warmup=16,
             average_decay=0.95,
@@ -71,7 +71,7 @@ PRESETS = {
         ensemble=Recipe(
             model="pixelcnn",
             width=8,
-            steps=60,
+            steps=50,
             learning_rate=2e-3,
             warmup=16,
             members=5,
@@ -108,7 +108,7 @@ def main(config: Config):
         title="The BatchNorm test on CIFAR-10",
         presets=PRESETS,
         sets=("cifar10", OOD),
-        smoke_sets=("photos_china", ("photos_flower", "photos_china/rotated")),
+        smoke_sets=("digits", ("digits/rotated", "digits/scaled_0.5")),
         notes=NOTES,
     )
     return batch_norm_test.run(chosen, config, out)

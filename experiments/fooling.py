@@ -63,7 +63,7 @@ PAIRS = {
         experiment="bn_cifar",
         presets=bn_cifar.PRESETS,
         sets=("cifar10", "svhn_cropped"),
-        smoke_sets=("photos_china", "photos_flower"),
+        smoke_sets=("digits", "digits/scaled_0.5"),
     ),
     "pixelcnn": Pair(
         experiment="bn_fashion_mnist",

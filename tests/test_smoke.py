@@ -12,11 +12,11 @@ from jaxood import record
     ("name", "arguments", "models"),
     [
         ("bn_fashion_mnist", ("--model", "vae", "--no-waic"), {("vae", "digits")}),
-        ("bn_cifar", ("--model", "pixelcnn", "--no-waic"), {("pixelcnn", "photos_china")}),
+        ("bn_cifar", ("--model", "pixelcnn", "--no-waic"), {("pixelcnn", "digits")}),
         (
             "fooling",
             ("--model", "realnvp"),
-            {("realnvp", "photos_china"), ("realnvp", "photos_flower")},
+            {("realnvp", "digits"), ("realnvp", "digits/scaled_0.5")},
         ),
         ("toy", (), {("realnvp", "digits")}),
     ],

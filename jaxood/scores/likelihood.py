@@ -31,7 +31,7 @@ def log_prob(model, variables, x, *, key=None, draws=1, batch_size=64, show_prog
             log_prob_draw(model, variables, x, key, draw, batch_size, advance)
             for draw in range(draws)
         ]
-    return np.mean(values, 0, np.float64).astype(np.float32)
+    return np.stack(values).mean(0, np.float64).astype(np.float32)
 
 
 def log_prob_draw(model, variables, x, key, draw, batch_size, advance=lambda count: None):

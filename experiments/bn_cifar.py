@@ -24,6 +24,7 @@ OOD = (
 )
 
 _SMALL = Sizes(images=200, null_images=300, draws=2)
+_FEWER = Sizes(images=128, null_images=192, draws=2)  # for the slowest model
 _SMALL_STATISTICS = 9600  # images; a pass over all of them takes too long
 # Width, depth, ensemble and batch size are the paper's (Section 6, Appendix C.1); it states
 # neither the length of the training (here 100 epochs) nor the draws.
@@ -77,7 +78,7 @@ PRESETS = {
             members=5,
             statistics_images=1600,
         ),
-        sizes=_SMALL,
+        sizes=_FEWER,
     ),
     ("realnvp", "paper"): Preset(recipe=_REALNVP, ensemble=_five(_REALNVP), sizes=_PAPER),
     ("vae", "paper"): Preset(recipe=_VAE, ensemble=_five(_VAE), sizes=_PAPER),

@@ -1,21 +1,16 @@
 """What tests share: simulated devices, double precision on demand, a small flow, experiments."""
 
-import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Both are read when jax is first imported. Most of the tests' time is XLA's.
+# Both are read when jax is first imported. Most of the tests' time is XLA's compilation.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-FAST_COMPILATION = "--xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = " ".join(
-    (
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        FAST_COMPILATION,
-    )
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 ).strip()
 
 import jax
@@ -43,10 +38,6 @@ class Flow(NamedTuple):
     images: np.ndarray
 
 
-jit_fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
-"""`jax.jit` for programs that run once: they compile in a half to a tenth of the time."""
-
-
 def perturb(variables, scale=0.1, seed=0):
     rng = np.random.default_rng(seed)
 
@@ -62,7 +53,7 @@ def perturb(variables, scale=0.1, seed=0):
 
 
 def initial(init, *args):
-    return jit_fast(init)(jax.random.key(0), *args)
+    return jax.jit(init)(jax.random.key(0), *args)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +84,7 @@ def command(*arguments):
 def environment(tmp_path_factory):
     """One CPU device, as a user has, and programs that compile fast and once for all runs."""
     return os.environ | {
-        "XLA_FLAGS": FAST_COMPILATION,
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
     }

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import jit_fast
 from jax import lax
 
 from jaxood.convolution import Conv, ConvTranspose, conv_general_dilated, conv_transpose
@@ -59,7 +58,7 @@ def test_values_and_derivatives_are_those_of_jax(name, float64):
     options = {"window_strides": strides, "padding": padding}
     x, k, dx, dk = arrays(image, kernel, image, kernel)
 
-    @functools.partial(jit_fast, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def derivatives(conv, x, k):
         f = functools.partial(cubic, conv, options)
         value, forward = jax.jvp(f, (x, k), (dx, dk))
@@ -74,7 +73,7 @@ def test_values_and_derivatives_are_those_of_jax(name, float64):
 def test_single_precision():
     x, k = arrays((2, 6, 8, 2), (5, 5, 2, 3), dtype=np.float32)
     gradients = [
-        jit_fast(jax.grad(functools.partial(cubic, conv, STRIDED), (0, 1)))(x, k)
+        jax.jit(jax.grad(functools.partial(cubic, conv, STRIDED), (0, 1)))(x, k)
         for conv in (conv_general_dilated, plain)
     ]
     assert_close(*gradients, tolerance=1e-5)
@@ -94,7 +93,7 @@ def test_batching(axes, options, float64):
             f = jax.vmap(f, level)
         return f
 
-    @functools.partial(jit_fast, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def derivatives(conv, x, k):
         f = functools.partial(cubic, conv, options)
         per_member = batched(jax.value_and_grad(f, (0, 1)))(x, k)
@@ -108,7 +107,7 @@ def test_batching(axes, options, float64):
 def test_jacobian_in_forward_mode(float64):
     x, k = arrays((1, 4, 3, 2), (3, 3, 2, 2))
     jacobians = [
-        jit_fast(jax.jacfwd(lambda x, conv=conv: jnp.tanh(conv(x, k, **SAME))))(x)
+        jax.jit(jax.jacfwd(lambda x, conv=conv: jnp.tanh(conv(x, k, **SAME))))(x)
         for conv in (conv_general_dilated, plain)
     ]
     assert_close(*jacobians)
@@ -135,7 +134,7 @@ def test_inside_loops(float64):
         y = lax.scan(lambda x, k: (jnp.tanh(conv(x, k, **SAME)), None), x, kernels)[0]
         return jnp.sum(y**2)
 
-    @functools.partial(jit_fast, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def descend(conv, kernels):
         def step(carry):
             kernels, i = carry
@@ -212,7 +211,7 @@ def test_transposed_convolution_is_the_adjoint(name, float64):
         conv_transpose, window_strides=strides, padding=padding, output_padding=output_padding
     )
     results = [
-        jit_fast(jax.value_and_grad(functools.partial(loss, f), (0, 1)))(y, k)
+        jax.jit(jax.value_and_grad(functools.partial(loss, f), (0, 1)))(y, k)
         for f in (ours, by_jax)
     ]
     assert_close(*results)
@@ -231,13 +230,13 @@ def test_an_output_padding_that_no_convolution_has_is_refused():
 def test_layers():
     (x,) = arrays((2, 4, 6, 3), dtype=np.float32)
     conv: Any = Conv(5, (3, 3), strides=(2, 2), padding=1)
-    variables = jit_fast(conv.init)(jax.random.key(0), x)
+    variables = jax.jit(conv.init)(jax.random.key(0), x)
     assert "convolve" in str(jax.make_jaxpr(conv.apply)(variables, x))
     reference: Any = nn.Conv(5, (3, 3), strides=(2, 2), padding=1)
     np.testing.assert_allclose(conv.apply(variables, x), reference.apply(variables, x), atol=1e-5)
 
     transposed: Any = ConvTranspose(5, (5, 3), strides=2, padding=(2, 1), output_padding=1)
-    variables = jit_fast(transposed.init)(jax.random.key(1), x)
+    variables = jax.jit(transposed.init)(jax.random.key(1), x)
     assert variables["params"]["kernel"].shape == (5, 3, 5, 3)
     moved = {"params": {**variables["params"], "bias": jnp.arange(5.0)}}
     y = transposed.apply(moved, x)
@@ -252,5 +251,5 @@ def test_layers():
 def test_transposed_kernels_start_with_the_variance_of_their_inputs():
     layer: Any = ConvTranspose(200, (3, 3))
     x = np.zeros((1, 2, 2, 7), np.float32)
-    kernel = jit_fast(layer.init)(jax.random.key(0), x)["params"]["kernel"]
+    kernel = jax.jit(layer.init)(jax.random.key(0), x)["params"]["kernel"]
     assert np.var(kernel) == pytest.approx(1 / (3 * 3 * 7), rel=0.05)

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import jit_fast
 
 from jaxood import metrics, scores, train
 from jaxood.density import DensityModel, dequantize
@@ -72,12 +71,12 @@ def test_each_member_scores_as_it_would_alone(flow):
     )
     x, key = flow.images[:8], jax.random.key(3)
 
-    @jit_fast
+    @jax.jit
     def modes(variables, x):
         train = model.log_prob(variables, x, train=True, key=key, mutable=["batch_stats"])
         return model.log_prob(variables, x, key=key), train
 
-    @jit_fast
+    @jax.jit
     def alone(variables, x):
         train = flow.model.log_prob(variables, x, train=True, key=key, mutable=["batch_stats"])
         return flow.model.log_prob(variables, x, key=key), train

@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import jit_fast
 from scipy.special import logsumexp, softmax
 from scipy.stats import logistic
 
@@ -11,8 +10,8 @@ from jaxood import likelihoods
 RNG = np.random.default_rng(0)
 LEVELS = np.arange(256, dtype=np.uint8)
 
-log_prob = jit_fast(likelihoods.logistic_mixture_log_prob)
-sample = jit_fast(likelihoods.logistic_mixture_sample, static_argnums=2)
+log_prob = jax.jit(likelihoods.logistic_mixture_log_prob)
+sample = jax.jit(likelihoods.logistic_mixture_sample, static_argnums=2)
 
 
 def mixture(shape, channels, mixtures=3, scale=1.0):
@@ -114,7 +113,7 @@ def test_log_masses_and_gradients_are_finite(log_scale):
     mean = np.array([-30.0, -1.0, -0.996, 0.0, 0.5, 1.0, 30.0], np.float32)[:, None]
     parameters = np.broadcast_to(component(mean, log_scale), (7, 256, 3))
     x = np.tile(LEVELS, (7, 1))[..., None]
-    value, gradient = jit_fast(
+    value, gradient = jax.jit(
         jax.value_and_grad(lambda p: likelihoods.logistic_mixture_log_prob(p, x).sum())
     )(parameters)
     assert np.isfinite(value)
@@ -171,8 +170,8 @@ def test_keys_of_images_make_their_samples_their_own():
     sample_mixture = likelihoods.logistic_mixture_sample
     keys = jax.random.split(jax.random.key(4), 8)
     for draw in (
-        jit_fast(lambda keys, rows: sample_mixture(keys, parameters[rows], 3)),
-        jit_fast(lambda keys, rows: likelihoods.categorical_sample(keys, logits[rows])),
+        jax.jit(lambda keys, rows: sample_mixture(keys, parameters[rows], 3)),
+        jax.jit(lambda keys, rows: likelihoods.categorical_sample(keys, logits[rows])),
     ):
         whole = np.asarray(draw(keys, np.arange(8)))
         some = np.asarray(draw(keys[5:2:-1], np.arange(5, 2, -1)))

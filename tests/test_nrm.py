@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import jit_fast
 from jax import lax
 
 from jaxood.batch_stats import batch_moments
@@ -77,7 +76,7 @@ def images(n=2, seed=1):
 def program(name):
     model = network(name)
 
-    @jit_fast
+    @jax.jit
     def everything(variables, x, y):
         def logit(variables, x):
             logits, features, latents = model.encode(variables, x)
@@ -169,7 +168,7 @@ def test_each_layer_and_each_rendering_step_against_xla(name, float64):
     assert len(g) == len(h) == 1 + len(layers)
     assert network(name).shapes == tuple(feature.shape[1:] for feature in g)
 
-    @jit_fast
+    @jax.jit
     def reference(params, g, h):
         values, steps = [], [0.0] * len(g)
         for number, layer in enumerate(layers, 1):
@@ -265,7 +264,7 @@ def test_rendering_starts_anywhere_but_inside_a_block(float64):
     model, x, y = mixed(), images(), np.array([1, 3])
     variables = away_from_start(model)
 
-    @jit_fast
+    @jax.jit
     def run(variables, x, y):
         latents = model.encode(variables, x)[2]
         h = model.render(variables, y, latents)
@@ -302,7 +301,7 @@ def test_training_mode_is_the_network_folded_at_the_moments_of_the_batch(float64
     model, x = mixed(), images(3)
     variables = away_from_start(model)
 
-    @jit_fast
+    @jax.jit
     def run(variables, x):
         (logits, _, latents), folded, running = forward(model, variables, x, train=True)
         own = model.encode(variables, x, train=True, mutable=["batch_stats"])
@@ -324,7 +323,7 @@ def test_log_prob_is_theorem_2(float64):
     model, x = mixed(), images(3)
     variables = away_from_start(model)
 
-    @jit_fast
+    @jax.jit
     def run(variables, x):
         logits, _, latents = model.encode(variables, x)
         h = model.render(variables, logits.argmax(1), latents)
@@ -345,7 +344,7 @@ def test_images_are_scaled_levels_or_taken_as_they_are():
     model = mixed()
     variables = jax.tree.map(lambda a: a.astype(np.float32), away_from_start(model))
     levels = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), np.uint8)
-    encode = jit_fast(model.encode)
+    encode = jax.jit(model.encode)
     logits, features, _ = encode(variables, levels)
     assert features[0].min() == -1
     assert features[0].max() == 1

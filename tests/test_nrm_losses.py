@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from conftest import jit_fast
 from jax.interpreters import partial_eval
 
 from jaxood import train
@@ -41,14 +40,14 @@ def images(n=4):
 @functools.cache
 def terms_program(batch_statistics, temperature):
     options = {"batch_statistics": batch_statistics, "temperature": temperature}
-    return jit_fast(lambda variables, x, labels: terms(model(), variables, x, labels, **options))
+    return jax.jit(lambda variables, x, labels: terms(model(), variables, x, labels, **options))
 
 
 @pytest.mark.parametrize(("batch_statistics", "temperature"), [(True, 1.0), (False, 30.0)])
 def test_terms_are_what_they_are_said_to_be(batch_statistics, temperature, float64):
     x = images()
 
-    @jit_fast
+    @jax.jit
     def render(variables, x):
         (logits, _, latents), folded, running = forward(model(), variables, x, train=True)
         if not batch_statistics:
@@ -86,7 +85,7 @@ def test_the_loss_is_the_weighted_sum_of_batch_means(float64):
     x, key = images(), jax.random.key(0)
     weights = Weights(2.0, 3.0, 5.0, 7.0, 11.0)
     terms_of = terms_program(False, 30.0)
-    loss_of = jit_fast(nrm_loss(model(), weights, temperature=30.0, batch_statistics=False))
+    loss_of = jax.jit(nrm_loss(model(), weights, temperature=30.0, batch_statistics=False))
     for labels, count in ((LABELS, 2), (np.full(4, -1), 1)):
         values, running = terms_of(variables(), x, labels)
         means = {name: np.mean(value) for name, value in values.items()}
@@ -128,7 +127,7 @@ def test_gradients_flow_through_rendering_and_batch_statistics(float64):
     rng = np.random.default_rng(3)
     direction = jax.tree.map(lambda a: rng.normal(size=a.shape), params)
 
-    @jit_fast
+    @jax.jit
     def value_and_slope(params):
         def of_params(params):
             batch = (images(), LABELS)
@@ -145,7 +144,7 @@ def test_gradients_flow_through_rendering_and_batch_statistics(float64):
 
 
 def test_the_reference_path_is_one_image_whatever_the_batch(float64):
-    reference = jit_fast(lambda v: reference_path(model(), fold(v)))(variables())
+    reference = jax.jit(lambda v: reference_path(model(), fold(v)))(variables())
     assert [r.shape for r in reference] == [(1, *shape) for shape in model().shapes[1:]]
 
 
@@ -157,7 +156,7 @@ def test_training_takes_partly_labelled_images():
         np.uint8
     )
     data = (x, np.where(np.arange(16) < 8, labels, -1))
-    start = jit_fast(tiny.init)(jax.random.key(0), x)
+    start = jax.jit(tiny.init)(jax.random.key(0), x)
     calls = []
 
     def augment(key, x):

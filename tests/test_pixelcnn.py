@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import jit_fast, perturb
+from conftest import perturb
 
 from jaxood import data
 from jaxood.convolution import Conv
@@ -58,7 +58,7 @@ def test_a_value_depends_on_all_values_before_it_and_on_no_other(shape, blocks, 
         parameters = net.apply(variables, to_unit(x[None], jnp.float64))
         return logistic_mixture_log_prob(parameters, x[None]).ravel()
 
-    jacobian = np.reshape(jit_fast(jax.jacfwd(log_masses))(x), (x.size, x.size))
+    jacobian = np.reshape(jax.jit(jax.jacfwd(log_masses))(x), (x.size, x.size))
     assert jacobian.dtype == np.float64
     np.testing.assert_array_equal(np.triu(jacobian, 1), 0)
     assert (jacobian[np.tril_indices(x.size)] != 0).all()
@@ -72,7 +72,7 @@ def test_masses_of_all_images_sum_to_one(normalization):
     levels = np.arange(256, dtype=np.uint8)
     x = np.stack(np.meshgrid(levels, levels), -1).reshape(-1, 1, 2, 1)
     variables = perturbed(model.init, x[:1], scale=0.5)
-    log_masses = np.asarray(jit_fast(model.log_prob)(variables, x), np.float64)
+    log_masses = np.asarray(jax.jit(model.log_prob)(variables, x), np.float64)
     assert np.exp(log_masses).sum() == pytest.approx(1, abs=1e-5)
     # The second pixel's law is not the same for every first pixel.
     masses = np.exp(log_masses).reshape(256, 256)
@@ -82,7 +82,7 @@ def test_masses_of_all_images_sum_to_one(normalization):
 def test_weight_normalization_starts_with_normalized_outputs():
     x = np.random.default_rng(0).normal(3, 2, (8, 6, 6, 2)).astype(np.float32)
     layer = Normalized(functools.partial(Conv, 4, (3, 3)), "weight", init_scale=0.1)
-    y, variables = jit_fast(layer.init_with_output)(jax.random.key(0), x)
+    y, variables = jax.jit(layer.init_with_output)(jax.random.key(0), x)
     np.testing.assert_allclose(np.mean(y, (0, 1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(np.std(y, (0, 1, 2)), 0.1, rtol=1e-4)
 
@@ -97,7 +97,7 @@ def test_weight_normalization_is_initialized_through_the_whole_network():
     """Each layer sees what the initialized layers before it make of the images."""
     x = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 1), np.uint8)
     net = network((4, 4, 1), levels=1, normalization="weight")
-    y, _ = jit_fast(net.init_with_output)(jax.random.key(0), to_unit(x))
+    y, _ = jax.jit(net.init_with_output)(jax.random.key(0), to_unit(x))
     np.testing.assert_allclose(np.mean(y, (0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(np.std(y, (0, 1, 2)), 1, rtol=1e-3)
 
@@ -122,7 +122,7 @@ def tiny():
 def modes(tiny):
     """``(variables, x)`` to log-likelihoods in evaluation mode, in training mode, and updates."""
 
-    @jit_fast
+    @jax.jit
     def modes(variables, x):
         train, updates = tiny.model.log_prob(variables, x, train=True, mutable=["batch_stats"])
         return tiny.model.log_prob(variables, x), train, updates
@@ -161,7 +161,7 @@ def test_training_mode_is_evaluation_mode_with_the_batchs_own_moments(tiny, mode
 
 
 def test_dropout_acts_only_where_a_key_is_given(tiny):
-    @jit_fast
+    @jax.jit
     def log_probs(key):
         log_prob = functools.partial(tiny.model.log_prob, tiny.variables, tiny.images, train=True)
         plain, noise = log_prob(), log_prob(key=key)
@@ -188,7 +188,7 @@ def test_incremental_samples_are_those_of_whole_passes(shape, levels, normalizat
     variables = double(perturbed(net.init, np.zeros((1, *shape)), scale=0.25))
     naive, incremental = (
         np.asarray(
-            jit_fast(functools.partial(draw, net, n=3, image_shape=shape, temperature=0.8))(
+            jax.jit(functools.partial(draw, net, n=3, image_shape=shape, temperature=0.8))(
                 variables, jax.random.key(0)
             )
         )
@@ -205,9 +205,9 @@ def test_samples_follow_the_masses():
     levels = np.arange(256, dtype=np.uint8)
     every = np.stack(np.meshgrid(levels, levels), -1).reshape(-1, 1, 2, 1)
     variables = perturbed(model.init, every[:1], scale=0.5)
-    masses = np.exp(jit_fast(model.log_prob)(variables, every))
+    masses = np.exp(jax.jit(model.log_prob)(variables, every))
     n = 20_000
-    x = np.asarray(jit_fast(functools.partial(model.sample, n=n))(variables, jax.random.key(0)))
+    x = np.asarray(jax.jit(functools.partial(model.sample, n=n))(variables, jax.random.key(0)))
     assert x.shape == (n, 1, 2, 1)
     assert x.dtype == np.uint8
 
@@ -222,7 +222,7 @@ def test_samples_follow_the_masses():
 
 
 def test_temperature_zero_leaves_no_noise(tiny):
-    @jit_fast
+    @jax.jit
     def sample(key, temperature):
         return tiny.model.sample(tiny.variables, key, 4, temperature=temperature)
 

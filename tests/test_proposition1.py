@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import jit_fast, perturb
+from conftest import perturb
 
 from experiments import proposition1
 from jaxood.batch_stats import batch_moments
@@ -95,7 +95,7 @@ def test_exact_log_prob_of_realnvp_is_that_of_the_whole_jacobian(small):
         )
         return z, log_det
 
-    @jit_fast
+    @jax.jit
     def everything(x):
         y = 0.05 + 0.9 * (x + 0.5) / 256
         return {
@@ -153,7 +153,7 @@ def points():
 def test_batch_moments_make_evaluation_mode_training_mode(points):
     model, variables, x = points
 
-    @jit_fast
+    @jax.jit
     def both(x):
         held = {**variables, "batch_stats": batch_moments(model, variables, x)}
         return model.log_prob(held, x), model.log_prob(variables, x, train=True)
@@ -167,7 +167,7 @@ def test_mates_only_is_evaluation_mode_under_the_statistics_of_the_other_folds(p
     model, variables, x = points
     keys = jax.random.split(jax.random.key(1), 4)
 
-    @jit_fast
+    @jax.jit
     def judged(own, own_keys, mates, mates_keys):
         moments = batch_moments(model, variables, mates, key=mates_keys)
         return model.log_prob({**variables, "batch_stats": moments}, own, key=own_keys), moments
@@ -180,7 +180,7 @@ def test_mates_only_is_evaluation_mode_under_the_statistics_of_the_other_folds(p
         moments.append(of_fold)
 
     true = mates_only(model, folds)
-    values, moved = jit_fast(
+    values, moved = jax.jit(
         lambda x, k: true.log_prob(variables, x, train=True, key=k, mutable=["batch_stats"])
     )(x, keys)
     chex.assert_trees_all_close(values, expected, rtol=1e-5)
@@ -189,7 +189,7 @@ def test_mates_only_is_evaluation_mode_under_the_statistics_of_the_other_folds(p
     chex.assert_trees_all_close(moved, towards, rtol=1e-4, atol=1e-5)
 
     # One key for the batch is a key for each image.
-    one_key = jit_fast(lambda x, k: true.log_prob(variables, x, train=True, key=k))
+    one_key = jax.jit(lambda x, k: true.log_prob(variables, x, train=True, key=k))
     chex.assert_trees_all_close(one_key(x, jax.random.key(1)), expected, rtol=1e-5)
     chex.assert_trees_all_equal(true.log_prob(variables, x), model.log_prob(variables, x))
 
@@ -197,7 +197,7 @@ def test_mates_only_is_evaluation_mode_under_the_statistics_of_the_other_folds(p
 def test_an_image_does_not_touch_the_statistics_it_is_judged_by(points):
     """Its fold-mates' values stay, to the bit, when it changes; those of the other fold move."""
     model, variables, x = points
-    log_prob = jit_fast(lambda x: mates_only(model).log_prob(variables, x, train=True))
+    log_prob = jax.jit(lambda x: mates_only(model).log_prob(variables, x, train=True))
     before, after = np.asarray(log_prob(x)), np.asarray(log_prob(x.at[0].add(1)))
     assert after[2] == before[2]
     assert np.abs(after - before)[[0, 1, 3]].min() > 1e-3
@@ -213,7 +213,7 @@ def test_mixed_batches_take_a_true_likelihood_as_any_model(points):
     true = mates_only(model._replace(log_prob=of_images), folds=4)
     images = (100 * np.abs(x)).astype(np.uint8).reshape(4, 2, 1, 1)
     values = mixed_log_prob(true, variables, images, images, (1.0,), batch_size=4, draws=2)
-    expected = jit_fast(lambda x: true.log_prob(variables, x, train=True))(images)
+    expected = jax.jit(lambda x: true.log_prob(variables, x, train=True))(images)
     assert np.std(expected) > 0.1
     chex.assert_trees_all_close(values[:, 0], np.stack([expected] * 2), rtol=1e-4)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import jit_fast, perturb
+from conftest import perturb
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.stats import norm
@@ -79,7 +79,7 @@ class Bijection:
         shapes = jax.eval_shape(self.flow.init, jax.random.key(0), self.x)
         self.variables = perturb(jax.tree.map(lambda s: np.zeros(s.shape), shapes), scale=0.3)
 
-    @functools.partial(jit_fast, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def evaluation(self, variables, x):
         """Log-determinants ``(n,)``, and Jacobians ``(n, d, d)``, one image at a time."""
 
@@ -90,7 +90,7 @@ class Bijection:
         jacobian, log_det = jax.vmap(jax.jacfwd(one, has_aux=True))(x)
         return log_det, jacobian.reshape(len(x), x[0].size, x[0].size)
 
-    @functools.partial(jit_fast, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def training(self, variables, x):
         """Log-determinants, the Jacobian ``(n, d, n, d)`` of the whole batch, and updates."""
 
@@ -178,7 +178,7 @@ def test_preprocessing_is_a_change_of_variables(log_prob_of_levels, float64):
 
 def test_dequantization_noise_enters_the_log_likelihood(flow):
     """Near level 0 of the identity flow, where the slope of the density is known."""
-    log_prob = jit_fast(lambda x, key: flow.model.log_prob(flow.initial, x, key=key))
+    log_prob = jax.jit(lambda x, key: flow.model.log_prob(flow.initial, x, key=key))
     x = np.full((BATCH, 8, 8, 1), 3, np.uint8)
     keys = jax.random.split(jax.random.key(0), BATCH)
     pixel = 3 + np.asarray(jax.vmap(lambda k: jax.random.uniform(k, (8, 8, 1)))(keys), np.float64)
@@ -193,7 +193,7 @@ def test_modes_are_arguments(flow, modes):
     assert evaluation.shape == train.shape == (BATCH,)
     assert evaluation.dtype == train.dtype == np.float32
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, flow.variables["batch_stats"])
-    plain = jit_fast(functools.partial(flow.model.log_prob, train=True))(flow.variables, x)
+    plain = jax.jit(functools.partial(flow.model.log_prob, train=True))(flow.variables, x)
     np.testing.assert_allclose(plain, train, rtol=1e-6)
 
 
@@ -259,7 +259,7 @@ def test_eight_devices_give_what_one_gives(flow, modes):
 
 
 def test_samples_follow_the_temperature(flow, transform):
-    sample = jit_fast(
+    sample = jax.jit(
         lambda key, temperature: flow.model.sample(
             flow.variables, key, BATCH, temperature=temperature
         )
@@ -284,7 +284,7 @@ def test_samples_follow_the_temperature(flow, transform):
 
 def test_defaults_of_sampling(flow):
     key = jax.random.key(3)
-    sample = jit_fast(functools.partial(flow.model.sample, n=BATCH))
+    sample = jax.jit(functools.partial(flow.model.sample, n=BATCH))
     warm = sample(flow.initial, key=key)
     # The identity flow: half of a normal law's logits lie below one half.
     assert np.mean(np.asarray(warm) < 128) == pytest.approx(0.5, abs=4 * 0.5 / 32)

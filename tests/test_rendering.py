@@ -3,7 +3,6 @@ import functools
 import jax
 import numpy as np
 import pytest
-from conftest import jit_fast
 
 from jaxood.models.nrm import fold, nrm, paths
 from jaxood.models.nrm_network import Layer
@@ -57,7 +56,7 @@ def test_a_measurement_is_what_encoding_and_rendering_give(float64):
     x = images()
     wide = jax.tree.map(lambda a: a.astype(np.float64), variables())
 
-    @jit_fast
+    @jax.jit
     def encode_and_render(variables, x):
         logits, g, latents = model().encode(variables, x)
         h = model().render(variables, logits.argmax(1), latents)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import initial, jit_fast
+from conftest import initial
 
 from jaxood import checkpoint, layers, progress, train
 from jaxood.density import DensityModel, bits_per_dim, dequantize
@@ -347,7 +347,7 @@ def test_population_statistics_of_a_set_that_no_batch_size_divides():
 @pytest.fixture(scope="module")
 def trained(flow):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", jit_fast)
+        patch.setattr(jax, "jit", jax.jit)
         return train.fit(
             train.neg_log_prob_loss(flow.model),
             flow.initial,
@@ -369,7 +369,7 @@ def test_a_flow_learns_digits(trained):
 def test_population_statistics_make_evaluation_mode_agree_with_training_mode(
     flow, trained, monkeypatch
 ):
-    monkeypatch.setattr(jax, "jit", jit_fast)
+    monkeypatch.setattr(jax, "jit", jax.jit)
     stats = train.population_statistics(
         flow.model, trained.variables, flow.images, batch_size=32, show_progress=False
     )

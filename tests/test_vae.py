@@ -4,7 +4,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import initial, jit_fast, perturb
+from conftest import initial, perturb
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -31,7 +31,7 @@ def variables(model, images):
 
 @pytest.fixture(scope="module")
 def modes(model):
-    @jit_fast
+    @jax.jit
     def modes(variables, x, key):
         train, updates = model.log_prob(variables, x, key=key, train=True, mutable=["batch_stats"])
         return model.log_prob(variables, x, key=key), train, updates
@@ -48,12 +48,12 @@ def test_the_bound_falls_short_by_the_divergence_from_the_true_posterior():
     z = np.linspace(-8, 8, 401)
     step = z[1] - z[0]
 
-    decode = jit_fast(functools.partial(net.apply, method="decode"))
+    decode = jax.jit(functools.partial(net.apply, method="decode"))
     logits = decode(variables, z[:, None].astype(np.float32))
     log_masses = np.asarray(jax.nn.log_softmax(logits), np.float64).reshape(-1, 16, 256)
-    mean, scale = jit_fast(functools.partial(net.apply, method="encode"))(variables, x)
+    mean, scale = jax.jit(functools.partial(net.apply, method="encode"))(variables, x)
     draws = jax.jit(model.log_prob)(variables, np.repeat(x, n, 0), key=jax.random.key(1))
-    centre, at_means = jit_fast(model.log_prob)(variables, x), decode(variables, mean)
+    centre, at_means = jax.jit(model.log_prob)(variables, x), decode(variables, mean)
     for i in range(2):
         log_likelihood = log_masses[:, np.arange(16), x[i].ravel()].sum(-1)
         log_joint = log_likelihood + norm.logpdf(z)
@@ -76,7 +76,7 @@ def test_the_bound_falls_short_by_the_divergence_from_the_true_posterior():
 
 
 def test_estimate_of_the_bound(model, variables, images):
-    estimate = jit_fast(functools.partial(elbo_estimate, model, draws=64))
+    estimate = jax.jit(functools.partial(elbo_estimate, model, draws=64))
     mean, error = estimate(variables, images[:BATCH], jax.random.key(0))
     more, _ = estimate(variables, images[:BATCH], jax.random.key(1))
     assert mean.shape == error.shape == (BATCH,)
@@ -122,7 +122,7 @@ def test_training_mode_depends_on_batch_mates_and_evaluation_mode_does_not(
 def test_every_parameter_has_a_finite_gradient(model, variables, images):
     x, key = images[:BATCH], jax.random.key(0)
 
-    @jit_fast
+    @jax.jit
     def gradient(params):
         def loss(params):
             return -model.log_prob({**variables, "params": params}, x, train=True, key=key).mean()

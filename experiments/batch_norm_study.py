@@ -106,7 +106,7 @@ def smoke(model: ModelName) -> Preset:
     return Preset(
         recipe=recipe,
         ensemble=dataclasses.replace(recipe, steps=4, members=2, statistics_images=64),
-        sizes=Sizes(images=64, null_images=64, draws=2),
+        sizes=Sizes(images=32, null_images=32, draws=2, batch_size=32),
     )
 
 

@@ -45,7 +45,7 @@ def test_record_holds_every_score_of_every_set(smoke):
     }
     sweep = [r.params["r2"] for r in made.sweeps if "contamination" not in r.params]
     assert sorted(set(sweep)) == [0.15, 0.3, 0.5, 0.9]
-    assert all(0 <= r.auroc <= 1 and r.n_in == r.n_ood == 64 for r in made.results)
+    assert all(0 <= r.auroc <= 1 and r.n_in == r.n_ood == 32 for r in made.results)
 
 
 def test_second_run_computes_nothing_again(smoke, run):

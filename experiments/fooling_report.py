@@ -211,7 +211,8 @@ def write(results: Results, made: record.Record, note: str, out: Path):
         ),
         report.Section(
             "The two models",
-            f"q has the recipe of p and another seed. {note}",
+            f"q has the recipe of p, {made.models[1].steps:,} training steps "
+            f"to its {made.models[0].steps:,}, and another seed. {note}",
             figures=[
                 report.FigureFile("training.png", f"Training of p on {in_dist}."),
                 report.FigureFile("training_attacker.png", f"Training of q on {other}."),

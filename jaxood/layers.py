@@ -11,9 +11,13 @@ from jaxood.convolution import Conv
 BATCH_NORM_MOMENTUM = 0.9
 """Weight of the OLD value in a running average (Flax's convention)."""
 
+BATCH_NORM_EPSILON = 1e-5
+"""Added to the variance."""
+
 BatchNorm = functools.partial(
     nn.BatchNorm,
     momentum=BATCH_NORM_MOMENTUM,
+    epsilon=BATCH_NORM_EPSILON,
     # E[x^2] - E[x]^2 cancels badly, and the BatchNorm test measures small differences.
     use_fast_variance=False,
 )

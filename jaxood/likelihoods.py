@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxood.density import draw
+
 LEVELS = 256
 
 MIN_LOG_SCALE = -7.0
@@ -39,7 +41,7 @@ def categorical_sample(key, logits, temperature=1.0):
     Returns:
         uint8 ``(...)``.
     """
-    noise = _draw(jax.random.gumbel, key, logits.shape, logits.dtype)
+    noise = draw(jax.random.gumbel, key, logits.shape, logits.dtype)
     # Gumbel's trick, on a scale where temperature 0 divides nothing by zero.
     return jnp.argmax(logits + temperature * noise, axis=-1).astype(jnp.uint8)
 
@@ -100,13 +102,13 @@ def logistic_mixture_sample(key, parameters, channels, temperature=1.0):
     logits, means, log_scales, coefficients = _unpack(parameters, channels)
     shape, dtype = parameters.shape[:-1], parameters.dtype
     which_key, where_key = jnp.moveaxis(_split(key), -1, 0)
-    gumbel = _draw(jax.random.gumbel, which_key, logits.shape, dtype)
+    gumbel = draw(jax.random.gumbel, which_key, logits.shape, dtype)
     which = jnp.argmax(logits + temperature * gumbel, axis=-1)[..., None, None]
     means, log_scales, coefficients = (
         jnp.take_along_axis(values, which, axis=-2)[..., 0, :]
         for values in (means, log_scales, coefficients)
     )
-    logistic = _draw(jax.random.logistic, where_key, (*shape, channels), dtype)
+    logistic = draw(jax.random.logistic, where_key, (*shape, channels), dtype)
     noise = temperature * jnp.exp(log_scales) * logistic
     pixel = jnp.zeros((*shape, channels), dtype)
     for i in range(channels):
@@ -155,10 +157,3 @@ def _log_mass(level, distance, log_scale):
 def _split(key):
     """Two keys for each key, on a last axis."""
     return jax.random.split(key) if key.ndim == 0 else jax.vmap(jax.random.split)(key)
-
-
-def _draw(sampler, key, shape, dtype):
-    """Noise from one key, or from ``(n,)`` keys, one for each entry of the first axis."""
-    if key.ndim == 0:
-        return sampler(key, shape, dtype)
-    return jax.vmap(lambda k: sampler(k, shape[1:], dtype))(key)

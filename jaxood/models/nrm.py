@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxood.batch_stats import move, with_moments
 from jaxood.convolution import conv_general_dilated
-from jaxood.layers import BATCH_NORM_MOMENTUM
+from jaxood.layers import BATCH_NORM_EPSILON
 from jaxood.likelihoods import to_unit
-from jaxood.models.nrm_network import EPSILON, ConvNet, pick, shortcut
+from jaxood.models.nrm_network import ConvNet, pick, shortcut
 
 
 class NRM(NamedTuple):
@@ -189,12 +190,10 @@ def forward(model, variables, x, *, train=False):
     running = variables.get("batch_stats", {})
     if not (train and running):
         return model.encode(variables, x), fold(variables), running
-    # From running statistics of zero, one update leaves (1 - momentum) times the moments.
-    blank = {**variables, "batch_stats": jax.tree.map(jnp.zeros_like, running)}
-    result, updates = model.encode(blank, x, train=True, mutable=["batch_stats"])
-    moments = jax.tree.map(lambda leaf: leaf / (1 - BATCH_NORM_MOMENTUM), updates)
-    running = jax.tree.map(lambda old, new: BATCH_NORM_MOMENTUM * old + new, running, updates)
-    return result, fold({**variables, "batch_stats": moments}), running
+    result, moments = with_moments(
+        lambda blank: model.encode(blank, x, train=True, mutable=["batch_stats"]), variables
+    )
+    return result, fold({**variables, "batch_stats": moments}), move(running, moments)
 
 
 # ------------------------------------------------------------------------- weights and biases
@@ -213,7 +212,7 @@ def fold(variables):
     folded = {name: dict(values) for name, values in params.items() if not name.endswith("_norm")}
     for norm, moments in statistics.items():
         name = norm.removesuffix("_norm")
-        gain = params[norm]["scale"] / jnp.sqrt(moments["var"] + EPSILON)
+        gain = params[norm]["scale"] / jnp.sqrt(moments["var"] + BATCH_NORM_EPSILON)
         folded[name]["kernel"] = folded[name]["kernel"] * gain
         folded[name]["bias"] = params[norm]["bias"] - moments["mean"] * gain
     for name in folded:

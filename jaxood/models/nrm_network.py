@@ -8,9 +8,6 @@ import jax.numpy as jnp
 from jaxood.convolution import Conv
 from jaxood.layers import BatchNorm
 
-EPSILON = 1e-5
-"""Added to the variance in BatchNorm."""
-
 
 class Latents(NamedTuple):
     """What the forward pass chose: z*(l), l = 1..L (NRM paper, Theorem 1).
@@ -99,7 +96,7 @@ class ConvNet(nn.Module):
         )
         y = conv(x)
         if normalized:
-            norm = BatchNorm(use_running_average=not train, epsilon=EPSILON, name=f"{name}_norm")
+            norm = BatchNorm(use_running_average=not train, name=f"{name}_norm")
             y = norm(y)
         return y
 

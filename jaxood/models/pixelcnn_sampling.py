@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxood.layers import BATCH_NORM_EPSILON
 from jaxood.likelihoods import logistic_mixture_sample, to_unit
 
-BATCH_NORM_EPSILON = 1e-5
 WEIGHT_NORM_EPSILON = 1e-12
-"""Flax's defaults."""
+"""Flax's default."""
 
 
 def sample_naive(network, variables, key, n, image_shape, temperature):

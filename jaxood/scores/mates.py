@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxood.batch_stats import batch_moments
+from jaxood.batch_stats import batch_moments, move
 from jaxood.density import DensityModel
-from jaxood.layers import BATCH_NORM_MOMENTUM
 
 
 def mates_only(model, folds=2):
@@ -65,11 +64,7 @@ def mates_only(model, folds=2):
         values = values.T.reshape(n)
         if not mutable:
             return values
-        moved = jax.tree.map(
-            lambda old, new: BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new.mean(0),
-            variables["batch_stats"],
-            moments,
-        )
-        return values, moved
+        mean = jax.tree.map(lambda leaf: leaf.mean(0), moments)
+        return values, move(variables["batch_stats"], mean)
 
     return DensityModel(model.init, log_prob, model.sample)

@@ -10,60 +10,86 @@ from jaxood.density import bits_per_dim
 from jaxood.record import label
 
 
-class Results:
-    """Scores, likelihoods and calibration of one study.
+class Judged:
+    """Scores and likelihoods of a trusted set and of others, judged by one model.
 
     Attributes:
         scores: ``{set: {score: (n,)}}``, higher = more OOD.
-        p_values: of the fresh trusted images, by Δ: ``(n,)``.
         null_delta: Δ of the calibration images.
     """
 
-    def __init__(self, study: Study, image_shape, log_probs, members, own_batch):
-        self.study, self.image_shape, self.log_probs = study, image_shape, log_probs
-        self.own_batch = own_batch
-        self.model = study.recipe.model
-        self.paper = batch_norm_paper.auroc(study.in_dist, self.model)
-        null, null_delta = self.at(study.null, 0).mean(0), self.delta(study.null, R1, R2).mean
-        self.scores = {
-            name: {
-                "neg_log_prob": -self.at(name, 0).mean(0),
-                "t_perm": scores.t_perm(self.at(name, 0).mean(0), null),
-                "typicality": scores.typicality(self.at(name, 0).mean(0), null),
-                **({"waic": scores.waic(members[name])} if members else {}),
-                "batch_norm_delta": self.delta(name, R1, R2).mean,
-                "batch_norm_rank": scores.batch_norm_rank(
-                    self.delta(name, R1, R2).mean, null_delta
-                ),
-            }
-            for name in (study.in_dist, study.control, *study.ood)
-        }
-        self.null_delta = null_delta
-        self.p_values = self.p_values_of(self.scores[study.in_dist]["batch_norm_delta"])
+    def __init__(
+        self, model, in_dist, null, ood, *, image_shape, log_probs, ratios, sizes, members=None
+    ):
+        """Score ``in_dist`` and every name in ``ood``.
 
-    def p_values_of(self, delta):
-        return detector.p_values_of(delta, self.null_delta)
+        Args:
+            model: name of the model.
+            in_dist: name of the trusted set.
+            null: name of the calibration set.
+            ood: names of the sets to judge.
+            image_shape: ``(h, w, c)``.
+            log_probs: by set ``(draws, ratios, n)``, nats.
+            ratios: at which they were taken.
+            sizes: how much was scored.
+            members: by set ``(members, n)`` of an ensemble, nats; without them no WAIC.
+        """
+        self.model, self.in_dist, self.ood = model, in_dist, ood
+        self.image_shape, self.log_probs, self.ratios = image_shape, log_probs, ratios
+        self.sizes = sizes
+        self.paper = batch_norm_paper.auroc(in_dist, model)
+        trusted = self.at(null, 0).mean(0)
+        self.null_delta = self.delta(null).mean
+
+        def judge(name):
+            log_prob, delta = self.at(name, 0).mean(0), self.delta(name).mean
+            return {
+                "neg_log_prob": -log_prob,
+                "t_perm": scores.t_perm(log_prob, trusted),
+                "typicality": scores.typicality(log_prob, trusted),
+                **({"waic": scores.waic(members[name])} if members else {}),
+                "batch_norm_delta": delta,
+                "batch_norm_rank": scores.batch_norm_rank(delta, self.null_delta),
+            }
+
+        self.scores = {name: judge(name) for name in (in_dist, *ood)}
+        noise, null_size = {"draws": sizes.draws}, {"null_images": len(self.null_delta)}
+        batch = {"b": sizes.batch_size, "r1": R1, "r2": R2} | noise
+        self.params = {
+            "neg_log_prob": noise,
+            "t_perm": noise | null_size,
+            "typicality": noise | null_size,
+            "waic": noise | ({"members": len(members[in_dist])} if members else {}),
+            "batch_norm_delta": batch,
+            "batch_norm_rank": batch | null_size,
+        }
 
     def at(self, name, ratio):
         """Log-likelihoods ``(draws, n)`` at one ratio, nats."""
-        return self.log_probs[name][:, RATIOS.index(ratio)]
+        return self.log_probs[name][:, self.ratios.index(ratio)]
 
-    def delta(self, name, r1, r2):
+    def delta(self, name, r1=R1, r2=R2):
+        """Δ and its standard error, one an image."""
         return scores.delta(self.at(name, r1), self.at(name, r2))
 
-    def bpd(self, name, ratio):
+    def in_bits(self, log_prob):
+        """Nats to bits per dimension."""
+        return bits_per_dim(log_prob, self.image_shape)
+
+    def bpd(self, name, ratio=0.0):
         """Bits per dimension, one an image: ``(n,)``."""
-        return bits_per_dim(self.at(name, ratio).mean(0), self.image_shape)
+        return self.in_bits(self.at(name, ratio).mean(0))
 
-    def auroc(self, name, score):
-        in_dist = self.scores[self.study.in_dist][score]
-        return metrics.auroc(in_dist, self.scores[name][score])
+    def detection(self, name, score):
+        """How well one score tells a set from the trusted one."""
+        return metrics.detection(self.scores[self.in_dist][score], self.scores[name][score])
 
-    def _row(self, name, score, in_dist, ood, params, paper=None, seconds=None):
+    def row(self, name, score, found, params, paper=None, seconds=None):
+        """Of the record: one set, one score."""
         return record.ResultRow.from_detection(
-            metrics.detection(in_dist, ood),
+            found,
             model=self.model,
-            in_dist=self.study.in_dist,
+            in_dist=self.in_dist,
             ood=name,
             score=score,
             params=params,
@@ -71,45 +97,76 @@ class Results:
             seconds=seconds,
         )
 
-    def rows(self, seconds):
-        """One row a set and a score, at the main setting."""
-        study, sizes = self.study, self.study.sizes
-        batch = {"b": sizes.batch_size, "r1": R1, "r2": R2, "draws": sizes.draws}
-        noise, null = {"draws": sizes.draws}, {"null_images": len(self.null_delta)}
-        params = {
-            "neg_log_prob": noise,
-            "t_perm": noise | null,
-            "typicality": noise | null,
-            "batch_norm_delta": batch,
-            "batch_norm_rank": batch | null,
-        }
-        if study.ensemble is not None:
-            params["waic"] = noise | {"members": study.ensemble.members}
+    def rows_of(self, name, seconds, params=None):
+        """One row a score of one set, at the main setting; ``params`` are added to its own."""
         # The paper calls the rank "ours"; Delta orders images as the rank does, but for ties.
         same = {"batch_norm_rank": "batch_norm_delta"}
         return [
-            self._row(
+            self.row(
                 name,
                 score,
-                self.scores[study.in_dist][score],
-                values,
-                params[score],
+                self.detection(name, score),
+                self.params[score] | (params or {}),
                 self.paper.get((name, same.get(score, score))),
-                seconds[name],
+                seconds,
             )
-            for name in (*study.ood, study.control)
-            for score, values in self.scores[name].items()
+            for score in self.scores[name]
         ]
+
+    def bpd_rows_of(self, names):
+        """Mean bits per dimension of sets in the two modes."""
+
+        def row(name, mode, ratio):
+            bpd = self.bpd(name, ratio)
+            stderr = float(bpd.std(ddof=1) / np.sqrt(len(bpd)))
+            return record.BpdRow(self.model, name, mode, float(bpd.mean()), stderr, len(bpd))
+
+        modes = (("evaluation", 0), ("training", 1.0))
+        return [row(name, mode, ratio) for name in names for mode, ratio in modes]
+
+
+class Results(Judged):
+    """What one study found.
+
+    Attributes:
+        p_values: of the fresh trusted images, by Δ: ``(n,)``.
+    """
+
+    def __init__(self, study: Study, image_shape, log_probs, members, own_batch):
+        super().__init__(
+            study.recipe.model,
+            study.in_dist,
+            study.null,
+            (*study.ood, study.control),
+            image_shape=image_shape,
+            log_probs=log_probs,
+            ratios=RATIOS,
+            sizes=study.sizes,
+            members=members,
+        )
+        self.study, self.own_batch = study, own_batch
+        self.p_values = self.p_values_of(self.scores[study.in_dist]["batch_norm_delta"])
+
+    def p_values_of(self, delta):
+        return detector.p_values_of(delta, self.null_delta)
+
+    def auroc(self, name, score):
+        return self.detection(name, score).auroc
+
+    def rows(self, seconds):
+        """One row a set and a score, at the main setting."""
+        return [row for name in self.ood for row in self.rows_of(name, seconds[name])]
 
     def sweep_rows(self):
         """Table 5: Delta with r1 -> 0 against r2."""
-        study, sizes = self.study, self.study.sizes
+        study, sizes = self.study, self.sizes
         return [
-            self._row(
+            self.row(
                 name,
                 "batch_norm_delta",
-                self.delta(study.in_dist, 0, r2).mean,
-                self.delta(name, 0, r2).mean,
+                metrics.detection(
+                    self.delta(study.in_dist, 0, r2).mean, self.delta(name, 0, r2).mean
+                ),
                 {"b": sizes.batch_size, "r1": 0, "r2": r2, "draws": sizes.draws},
                 self.paper.get((name, f"batch_norm_delta@{r2}")),
             )
@@ -118,14 +175,7 @@ class Results:
         ]
 
     def bpd_rows(self):
-        def row(name, mode, ratio):
-            bpd = self.bpd(name, ratio)
-            stderr = float(bpd.std(ddof=1) / np.sqrt(len(bpd)))
-            return record.BpdRow(self.model, name, mode, float(bpd.mean()), stderr, len(bpd))
-
-        modes = (("evaluation", 0), ("training", 1.0))
-        sets = (self.study.in_dist, *self.study.ood)
-        return [row(name, mode, ratio) for name in sets for mode, ratio in modes]
+        return self.bpd_rows_of((self.study.in_dist, *self.study.ood))
 
     def calibration(self):
         """Whether p-values on fresh trusted images are uniform, and what a 5 % rate becomes."""

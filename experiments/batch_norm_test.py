@@ -1,7 +1,6 @@
 """The BatchNorm test from images to report; an experiment says on what, and how much of it."""
 
 import dataclasses
-import time
 from pathlib import Path
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from experiments import batch_norm_report
 from experiments.batch_norm_results import Results, contamination_rows
 from experiments.batch_norm_study import CONTAMINATION, R1, R2, RATIOS, Study
-from experiments.common import Flags, Scores, UsageError, environment
+from experiments.common import Flags, Scores, UsageError, environment, open_run, use_platform
 from experiments.recipes import Recipe, Trained, trained
 from jaxood import data, record, scores
 from jaxood.record import label
@@ -18,6 +17,8 @@ from jaxood.record import label
 
 def run(study: Study, flags: Flags, out: Path) -> record.Record:
     """Train, score, and write the record and the report into ``out``; resume what is there."""
+    use_platform(flags.platform)
+    open_run(out, study.experiment, flags)
     images, sets, absent = _load(study, flags)
     study = dataclasses.replace(study, ood=tuple(name for name in study.ood if name in sets))
     fit = trained(study.recipe, study.in_dist, images, seed=flags.seed, directory=out / "model")
@@ -101,7 +102,6 @@ def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
     jobs |= {name: sets[name] for name in study.ood}
     log_probs, seconds = {}, {}
     for i, (name, images) in enumerate(jobs.items()):
-        start = time.monotonic()
 
         def compute(i=i, name=name, images=images):
             print(f"scoring {len(images)} images: {label(name)}", flush=True)
@@ -117,11 +117,7 @@ def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
                 show_progress=True,
             )
 
-        log_probs[name] = store.get(f"log_prob/{name}", compute)
-        elapsed = store.get(
-            f"seconds/{name}", lambda start=start: np.array(time.monotonic() - start)
-        )
-        seconds[name] = float(elapsed)
+        log_probs[name], seconds[name] = store.timed(f"log_prob/{name}", compute)
     cuts = np.cumsum([len(sets[name]) for name in pool])[:-1]
     log_probs |= zip(pool, np.split(log_probs.pop("trusted"), cuts, axis=-1), strict=True)
     return log_probs, seconds | dict.fromkeys(pool, seconds["trusted"])

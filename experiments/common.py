@@ -5,6 +5,7 @@ import io
 import json
 import platform
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -139,3 +140,10 @@ class Scores:
             np.savez_compressed(buffer, allow_pickle=False, **self.arrays)  # pyright: ignore[reportArgumentType]
             write_file(self.path, buffer.getvalue())
         return self.arrays[name]
+
+    def timed(self, name: str, compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+        """The array ``name``, as by `get`, and the seconds that it once took to compute."""
+        start = time.monotonic()
+        values = self.get(name, compute)
+        seconds = self.get(f"seconds/{name}", lambda: np.array(time.monotonic() - start))
+        return values, float(seconds)

@@ -8,7 +8,6 @@ permutation test is fooled. The BatchNorm test sees the same samples, which the 
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +19,7 @@ from experiments.batch_norm_study import Sizes
 from experiments.common import Scores, UsageError
 from experiments.fooling_results import RATIOS, TEMPERATURES, Attack, Results, null_name
 from experiments.fooling_search import find_temperature, sampler
-from experiments.recipes import Recipe, Trained, trained
+from experiments.recipes import Trained, trained
 from jaxood import data, record, scores
 from jaxood.record import label
 
@@ -49,13 +48,11 @@ class Pair:
         experiment: where the trusted model comes from.
         presets: its presets.
         sets: trusted images, and those of the model that fools.
-        smoke_sets: embedded ones in their place.
     """
 
     experiment: str
     presets: dict[tuple[str, str], batch_norm_study.Preset]
     sets: tuple[str, str]
-    smoke_sets: tuple[str, str]
 
 
 PAIRS = {
@@ -63,15 +60,15 @@ PAIRS = {
         experiment="bn_cifar",
         presets=bn_cifar.PRESETS,
         sets=("cifar10", "svhn_cropped"),
-        smoke_sets=("digits", "digits/scaled_0.5"),
     ),
     "pixelcnn": Pair(
         experiment="bn_fashion_mnist",
         presets=bn_fashion_mnist.PRESETS,
         sets=("fashion_mnist", "mnist"),
-        smoke_sets=("digits", "digits/scaled_0.5"),
     ),
 }
+SMOKE_SETS = ("digits", "digits/scaled_0.5")
+"""Embedded ones in their place."""
 SIZES = {
     "smoke": Sizes(images=64, null_images=64, draws=2),
     "small": Sizes(images=200, null_images=200, draws=2),
@@ -90,15 +87,13 @@ def main(config: Config) -> record.Record:
     out = config.out or Path(f"runs/fooling-{config.model}-{config.preset}")
     p_directory = trusted_directory(config, pair, out)
     common.open_run(out, "fooling", config)
-    recipe = _recipe(config, pair)
-    names = pair.smoke_sets if config.preset == "smoke" else pair.sets
+    recipe = pair.presets[config.model, config.preset].recipe.with_steps(config.steps)
+    names = SMOKE_SETS if config.preset == "smoke" else pair.sets
     images, sets, note = _load(config, *names)
     p = trained(recipe, names[0], images[0], seed=config.seed, directory=p_directory)
     # Another seed, so that the two networks do not start alike.
     q = trained(
-        dataclasses.replace(
-            recipe, steps=config.steps or ATTACKER_STEPS.get(config.preset, recipe.steps)
-        ),
+        recipe.with_steps(config.steps or ATTACKER_STEPS.get(config.preset)),
         names[1],
         images[1],
         seed=config.seed + 1,
@@ -123,14 +118,6 @@ def main(config: Config) -> record.Record:
 
 
 # ----------------------------------------------------------------------- settings and images
-
-
-def _recipe(config: Config, pair: Pair) -> Recipe:
-    if config.preset == "smoke":
-        recipe = batch_norm_study.smoke(config.model).recipe
-    else:
-        recipe = pair.presets[config.model, config.preset].recipe
-    return recipe if config.steps is None else dataclasses.replace(recipe, steps=config.steps)
 
 
 def trusted_directory(config: Config, pair: Pair, out: Path) -> Path:
@@ -218,7 +205,6 @@ def _attack(config: Config, names, p: Trained, q: Trained, trusted, sets, store:
     log_probs, seconds = {}, {}
 
     def score(name, images):
-        start = time.monotonic()
 
         def compute():
             print(f"scoring {len(images)} images: {label(name)}", flush=True)
@@ -227,9 +213,7 @@ def _attack(config: Config, names, p: Trained, q: Trained, trusted, sets, store:
                 batch_size=sizes.batch_size, draws=sizes.draws, show_progress=True,
             )  # fmt: skip
 
-        values = store.get(f"log_prob/{name}", compute)
-        elapsed = store.get(f"seconds/{name}", lambda: np.array(time.monotonic() - start))
-        seconds[name] = float(elapsed)
+        values, seconds[name] = store.timed(f"log_prob/{name}", compute)
         return values
 
     in_dist, other = names

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.stats
 
-from experiments import batch_norm_paper
+from experiments.batch_norm_results import Judged
 from experiments.batch_norm_study import R1, R2, Sizes
-from jaxood import metrics, record, scores
-from jaxood.density import bits_per_dim
 from jaxood.record import label
 
 RATIOS = (0.0, R1, R2, 1.0)
@@ -74,105 +72,44 @@ def null_name(in_dist: str) -> str:
     return f"{in_dist} (calibration)"
 
 
-class Results:
-    """Scores and likelihoods of one attack.
+class Results(Judged):
+    """What one attack came to.
 
     Attributes:
         attack: what was done.
         sets: images by name.
-        scores: ``{set: {score: (n,)}}``, higher = more OOD.
     """
 
     def __init__(self, attack: Attack, sets, log_probs, seconds):
-        self.attack, self.sets = attack, sets
-        self.log_probs, self.seconds = log_probs, seconds
-        null, null_delta = self.at(attack.null, 0).mean(0), self.delta(attack.null)
-        self.scores = {
-            name: {
-                "neg_log_prob": -self.at(name, 0).mean(0),
-                "t_perm": scores.t_perm(self.at(name, 0).mean(0), null),
-                "typicality": scores.typicality(self.at(name, 0).mean(0), null),
-                "batch_norm_delta": self.delta(name),
-                "batch_norm_rank": scores.batch_norm_rank(self.delta(name), null_delta),
-            }
-            for name in (attack.in_dist, attack.other, *attack.temperatures)
-        }
-
-    def at(self, name, ratio):
-        """Log-likelihoods ``(draws, n)`` at one ratio, nats."""
-        return self.log_probs[name][:, RATIOS.index(ratio)]
-
-    def delta(self, name):
-        return scores.delta(self.at(name, R1), self.at(name, R2)).mean
-
-    def in_bits(self, log_prob):
-        """Nats to bits per dimension."""
-        return bits_per_dim(log_prob, self.sets[self.attack.in_dist].shape[1:])
-
-    def bpd(self, name, ratio=0):
-        """Bits per dimension, one an image: ``(n,)``."""
-        return self.in_bits(self.at(name, ratio).mean(0))
-
-    def detection(self, name, score):
-        return metrics.detection(self.scores[self.attack.in_dist][score], self.scores[name][score])
-
-    def rows(self, name, params):
-        """One row a score of one set; `params` are added to the score's own."""
-        attack, sizes = self.attack, self.attack.sizes
-        noise, null = (
-            {"draws": sizes.draws},
-            {"null_images": len(self.log_probs[attack.null][0, 0])},
+        super().__init__(
+            attack.model,
+            attack.in_dist,
+            attack.null,
+            (attack.other, *attack.temperatures),
+            image_shape=sets[attack.in_dist].shape[1:],
+            log_probs=log_probs,
+            ratios=RATIOS,
+            sizes=attack.sizes,
         )
-        batch = {"b": sizes.batch_size, "r1": R1, "r2": R2} | noise
-        own = {
-            "neg_log_prob": noise,
-            "t_perm": noise | null,
-            "typicality": noise | null,
-            "batch_norm_delta": batch,
-            "batch_norm_rank": batch | null,
-        }
-        # The paper calls the rank "ours"; Delta orders images as the rank does, but for ties.
-        same = {"batch_norm_rank": "batch_norm_delta"}
-        paper = batch_norm_paper.auroc(attack.in_dist, attack.model)
-        return [
-            record.ResultRow.from_detection(
-                self.detection(name, score),
-                model=attack.model,
-                in_dist=attack.in_dist,
-                ood=name,
-                score=score,
-                params=own[score] | params,
-                paper=paper.get((name, same.get(score, score))),
-                seconds=self.seconds[name],
-            )
-            for score in self.scores[name]
-        ]
+        self.attack, self.sets, self.seconds = attack, sets, seconds
+
+    def _rows(self, name):
+        temperature = self.attack.temperatures.get(name)
+        params = None if temperature is None else {"temperature": temperature}
+        return self.rows_of(name, self.seconds[name], params)
 
     def main_rows(self):
         """The other set itself, and the samples that were made to fool."""
-        attack = self.attack
-        fooling = self.rows(attack.fooling, {"temperature": attack.temperature})
-        return self.rows(attack.other, {}) + fooling
+        return self._rows(self.attack.other) + self._rows(self.attack.fooling)
 
     def temperature_rows(self):
         """The samples at the other temperatures."""
-        return [
-            row
-            for name, temperature in self.attack.temperatures.items()
-            if name != self.attack.fooling
-            for row in self.rows(name, {"temperature": temperature})
-        ]
+        others = [name for name in self.attack.temperatures if name != self.attack.fooling]
+        return [row for name in others for row in self._rows(name)]
 
     def bpd_rows(self):
         """The paper's Table 4, and the samples that were made to fool."""
-
-        def row(name, mode, ratio):
-            bpd = self.bpd(name, ratio)
-            stderr = float(bpd.std(ddof=1) / np.sqrt(len(bpd)))
-            return record.BpdRow(self.attack.model, name, mode, float(bpd.mean()), stderr, len(bpd))
-
-        modes = (("evaluation", 0), ("training", 1.0))
-        return [row(name, mode, ratio) for name in self.scores for mode, ratio in modes]
+        return self.bpd_rows_of(self.scores)
 
     def extra(self):
         """How the temperature was found, and what fresh samples say of it."""

@@ -39,9 +39,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Run the quickstart."""
-    common.use_platform(config.platform)
     out = config.out or Path("runs/quickstart" + "-smoke" * (config.preset == "smoke"))
-    common.open_run(out, "quickstart", config)
     recipe, sizes = PRESETS[config.preset]
     study = Study(
         experiment="quickstart",

@@ -49,6 +49,10 @@ class Recipe:
     members: int = 1
     statistics_images: int | None = None
 
+    def with_steps(self, steps: int | None) -> "Recipe":
+        """With this many training steps, if it is a number."""
+        return self if steps is None else dataclasses.replace(self, steps=steps)
+
     def build(self, image_shape) -> DensityModel:
         """The model, for uint8 images ``(h, w, c)``."""
         if self.model == "realnvp":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -144,7 +143,6 @@ def _score(case: Case, flags: Flags, fit: Trained, images, sets, out: Path):
     for name, likelihood in itertools.product(sets, models):
         # The small ratio is left out of the exact one, where it would cost the most.
         ratios = (0, R2) if likelihood == EXACT else (0, R1, R2)
-        start = time.monotonic()
 
         def compute(name=name, likelihood=likelihood, ratios=ratios):
             print(f"scoring {case.images} images: {label(case.named(name))}, {likelihood}")
@@ -161,12 +159,8 @@ def _score(case: Case, flags: Flags, fit: Trained, images, sets, out: Path):
             )
 
         entry = f"{case.place}/{name}/{likelihood}"
-        values = store.get(f"log_prob/{entry}", compute)
-        elapsed = store.get(
-            f"seconds/{entry}", lambda start=start: np.array(time.monotonic() - start)
-        )
+        values, seconds[name, likelihood] = store.timed(f"log_prob/{entry}", compute)
         log_probs[name, likelihood] = {r: values[:, i] for i, r in enumerate(ratios)}
-        seconds[name, likelihood] = float(elapsed)
     return log_probs, seconds
 
 

@@ -1,4 +1,4 @@
-"""Every experiment, at smoke size, as a user runs it."""
+"""Experiments as a user runs them: one in depth, and what all of them share."""
 
 import json
 import random
@@ -113,7 +113,10 @@ def test_speed_compares_equal_computations(capsys):
     assert gap < 1e-4
 
 
-@pytest.mark.parametrize("name", ["quickstart", "bn_fashion_mnist", "speed"])
+@pytest.mark.parametrize(
+    "name",
+    [p.stem for p in (ROOT / "experiments").glob("*.py") if "common.run(main" in p.read_text()],
+)
 def test_help_teaches(name, run):
     text = run(f"experiments.{name}", "--help").stdout
     for flag in ("--platform", "--data-dir", "--out", "--seed"):

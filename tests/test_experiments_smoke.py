@@ -1,4 +1,4 @@
-"""Every other experiment, at smoke size, as a user runs it."""
+"""Every experiment that test_experiments.py does not take, at smoke size, as a user runs it."""
 
 import re
 
@@ -42,10 +42,3 @@ def test_sampling_speed_compares_equal_images(capsys):
     )
     last = capsys.readouterr().out.splitlines()[-1]
     assert re.search(r"2 of 2", last), last
-
-
-@pytest.mark.parametrize("name", ["bn_cifar", "fooling", "toy", "sampling_speed"])
-def test_help_teaches(name, run):
-    text = run(f"experiments.{name}", "--help").stdout
-    for flag in ("--platform", "--data-dir", "--out", "--seed"):
-        assert flag in text

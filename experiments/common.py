@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -135,11 +135,15 @@ class Scores:
     def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """The array ``name``; computed, and written to disk with all others, if it is new."""
         if name not in self.arrays:
-            self.arrays[name] = compute()
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, allow_pickle=False, **self.arrays)  # pyright: ignore[reportArgumentType]
-            write_file(self.path, buffer.getvalue())
+            self.put({name: compute()})
         return self.arrays[name]
+
+    def put(self, arrays: Mapping[str, np.ndarray]):
+        """Keep arrays, and write them to disk with all others."""
+        self.arrays |= arrays
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **self.arrays)  # pyright: ignore[reportArgumentType]
+        write_file(self.path, buffer.getvalue())
 
     def timed(self, name: str, compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
         """The array ``name``, as by `get`, and the seconds that it once took to compute."""

@@ -98,10 +98,82 @@ def trained(recipe: Recipe, in_dist: str, images, *, seed: int, directory: Path)
     model, loss = member, train.neg_log_prob_loss(member)
     if recipe.members > 1:
         model, loss = scores.ensemble(member, recipe.members), scores.ensemble_loss(member)
+    fit = fit_or_load(
+        model,
+        loss,
+        images,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size * recipe.members,
+        optimizer=recipe.optimizer(),
+        average_decay=recipe.average_decay,
+        statistics_batch=recipe.batch_size,
+        statistics_images=recipe.statistics_images,
+        seed=seed,
+        directory=directory,
+    )
+    row = record.ModelRow(
+        name=recipe.model,
+        in_dist=in_dist,
+        parameters=fit.parameters,
+        steps=recipe.steps,
+        train_seconds=fit.seconds,
+    )
+    return Trained(model, fit.variables, bits_per_dim(-fit.losses, images.shape[1:]), row)
+
+
+class Fit(NamedTuple):
+    """What a training ends with.
+
+    Attributes:
+        variables: with evaluation-mode statistics over the trusted images.
+        losses: ``(steps,)``.
+        seconds: of the training; NaN if it was interrupted.
+    """
+
+    variables: dict[str, Any]
+    losses: np.ndarray
+    seconds: float
+
+    @property
+    def parameters(self):
+        """Number of parameters."""
+        return sum(p.size for p in jax.tree.leaves(self.variables["params"]))
+
+
+def fit_or_load(
+    model,
+    loss,
+    data,
+    *,
+    steps: int,
+    batch_size: int,
+    optimizer,
+    seed: int,
+    directory: Path,
+    average_decay=0.0,
+    statistics_batch=64,
+    statistics_images: int | None = None,
+    describe=None,
+) -> Fit:
+    """Train, or go on with what ``directory`` holds, or load what is finished there.
+
+    Args:
+        model: with ``init`` and ``log_prob`` as of a `DensityModel`.
+        loss: as for `train.fit`.
+        data: as for `train.fit`.
+        steps: likewise.
+        batch_size: likewise.
+        optimizer: likewise.
+        seed: of everything.
+        directory: for checkpoints.
+        average_decay: as for `train.fit`.
+        statistics_batch: size of the batches whose BatchNorm statistics are merged.
+        statistics_images: number of images for them; all by default.
+        describe: as for `train.fit`.
+    """
+    images = jax.tree.leaves(data)[0]
     variables = model.init(jax.random.key(seed), images[:64])
-    parameters = sum(p.size for p in jax.tree.leaves(variables["params"]))
-    losses = np.zeros(recipe.steps, np.float32)
-    finished = variables | {"losses": losses, "seconds": np.float32(0)}
+    finished = variables | {"losses": np.zeros(steps, np.float32), "seconds": np.float32(0)}
     restored = checkpoint.restore(directory / "finished", finished)
     if restored is None:
         start = time.monotonic()
@@ -109,35 +181,28 @@ def trained(recipe: Recipe, in_dist: str, images, *, seed: int, directory: Path)
         state = train.fit(
             loss,
             variables,
-            images,
-            steps=recipe.steps,
-            batch_size=recipe.batch_size * recipe.members,
-            optimizer=recipe.optimizer(),
-            average_decay=recipe.average_decay,
+            data,
+            steps=steps,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            average_decay=average_decay,
             seed=seed,
             directory=directory / "steps",
+            describe=describe,
         )
         elapsed = np.nan if resumed else time.monotonic() - start
-        chosen = images
-        if recipe.statistics_images is not None:
-            chosen = np.random.default_rng(seed).permutation(images)[: recipe.statistics_images]
-        statistics = train.population_statistics(
-            model, state.variables, chosen, batch_size=recipe.batch_size, seed=seed
-        )
         restored = {
             "params": state.variables["params"],
-            "batch_stats": statistics,
             "losses": state.losses,
             "seconds": np.float32(elapsed),
         }
-        checkpoint.save(directory / "finished", recipe.steps, restored)
-    row = record.ModelRow(
-        name=recipe.model,
-        in_dist=in_dist,
-        parameters=parameters,
-        steps=recipe.steps,
-        train_seconds=float(restored["seconds"]),
-    )
-    variables = {k: restored[k] for k in ("params", "batch_stats")}
-    losses = bits_per_dim(-np.asarray(restored["losses"]), images.shape[1:])
-    return Trained(model, variables, losses, row)
+        if "batch_stats" in variables:
+            chosen = images
+            if statistics_images is not None:
+                chosen = np.random.default_rng(seed).permutation(images)[:statistics_images]
+            restored["batch_stats"] = train.population_statistics(
+                model, state.variables, chosen, batch_size=statistics_batch, seed=seed
+            )
+        checkpoint.save(directory / "finished", steps, restored)
+    variables = {name: restored[name] for name in variables}
+    return Fit(variables, np.asarray(restored["losses"]), float(restored["seconds"]))

@@ -30,9 +30,28 @@ import numpy as np
 
 from jaxood import files
 from jaxood.files import Loaded, Prepare, Shape
-from jaxood.transforms import DataError, by_name, check_images, contrast, rotate, scale, to_uint8
+from jaxood.transforms import (
+    DataError,
+    by_name,
+    check_images,
+    contrast,
+    rotate,
+    scale,
+    to_uint8,
+    unit_scale,
+)
 
-__all__ = ["DATASETS", "DataError", "Dataset", "contrast", "load", "names", "rotate", "scale"]
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "Dataset",
+    "contrast",
+    "load",
+    "names",
+    "rotate",
+    "scale",
+    "unit_scale",
+]
 
 
 # --------------------------------------------------------------------------------- the registry
@@ -151,7 +170,8 @@ def load(
     Args:
         name: A registered name (`names`), a name found in the data folder, or a path to a `.npz`
             file, a folder of images or a folder of idx files; then any transforms, applied from
-            left to right: `/rotated`, `/rotated_bilinear`, `/scaled_<c>`, `/contrast_<c>`.
+            left to right: `/rotated`, `/rotated_bilinear`, `/scaled_<c>`, `/unit_scaled_<c>`,
+            `/contrast_<c>`.
         split: "train" or "test". Files of your own may have other splits, and files that have
             none at all (one array, one flat folder) are the same images for every split.
         data_dir: Where data lie and downloads go. None: the environment variable

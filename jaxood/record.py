@@ -190,9 +190,13 @@ def label(name: str) -> str:
     base, *transforms = name.strip("/").split("/")
     text = _LABELS.get(base, base.replace("_", " ").strip())
     for transform in transforms:
-        if match := re.fullmatch(r"(scaled|contrast)_([\d.]+)", transform):
-            text += " ×" if match[1] == "scaled" else ", contrast ×"
-            text += f" {match[2]}"
+        if match := re.fullmatch(r"(scaled|unit_scaled|contrast)_([\d.]+)", transform):
+            how = {
+                "scaled": " × {}",
+                "unit_scaled": " × {} in [−1, 1]",
+                "contrast": ", contrast × {}",
+            }
+            text += how[match[1]].format(match[2])
         else:
             text += f", {label(transform)}"
     return text + bracket + note
@@ -234,10 +238,20 @@ _LABELS = {
     "glow_neg_log_pz": "−log p(z), Glow",
     "neg_log_prob": "−log p(x)",
     "nrm_latent": "−log p(z*|y*)",
+    "nrm_latent_class_centred": "−log p(z*|y*), class-centred",
+    "nrm_latent_mean": "−log p(z*|y*), mean",
+    "nrm_latent_per_energy": "−log p(z*|y*) / |x|²",
+    "nrm_latent_two_sided": "−log p(z*|y*), two-sided",
+    "nrm_latent_waic": "WAIC of log p(z*|y*)",
     "nrm_neg_log_prob": "−log p(x), NRM",
+    "nrm_neg_log_prob_mean": "−log p(x), NRM, mean",
+    "nrm_profile": "NRM profile",
     "t_perm": "Tₚₑᵣₘ",
     "waic": "WAIC",
 }
+
+
+_FACTORS = {"scaled": " × {}", "unit_scaled": " × {} in [−1, 1]", "contrast": ", contrast × {}"}
 
 
 def _plain(value: Any) -> Any:

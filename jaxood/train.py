@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
@@ -148,11 +147,12 @@ def fit(
     directory=None,
     save_every=60.0,
     show_progress=True,
+    describe=None,
 ):
     """Train, from the newest checkpoint in ``directory`` if there is one.
 
     Args:
-        loss: ``(variables, batch, key) -> (loss in nats, batch_stats)``; see `neg_log_prob_loss`.
+        loss: ``(variables, batch, key) -> (loss, batch_stats)``; see `neg_log_prob_loss`.
         variables: initial values.
         data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are. They
             are put on the device once.
@@ -163,7 +163,9 @@ def fit(
         seed: fixes the order of the images and all noise.
         directory: for checkpoints; without one none are written.
         save_every: seconds between checkpoints; one is also written at the end.
-        show_progress: draw a progress bar (bits per dimension, images a second) on stderr.
+        show_progress: draw a progress bar (the loss, images a second) on stderr.
+        describe: ``loss -> text`` for the progress bar; by default the loss is taken for minus a
+            log-likelihood and shown in bits per dimension.
 
     Returns:
         The final `TrainState`.
@@ -180,6 +182,7 @@ def fit(
         raise ValueError(
             f"{len(images)} images do not fill one batch of {batch_size}: lower the batch size"
         )
+    describe = describe or (lambda loss: f"{bits_per_dim(-loss, images.shape[1:]):.3f} bits/dim")
     if directory is not None:
         state = checkpoint.restore(directory, state) or state
     data = jax.device_put(data)
@@ -204,9 +207,9 @@ def fit(
                     + (f"the state before it is in {directory}. " if directory else "")
                     + "Lower the learning rate, or start from another seed."
                 )
-            recent = bits_per_dim(-np.asarray(state.losses)[before:done].mean(), images.shape[1:])
+            recent = describe(float(state.losses[before:done].mean()))
             rate = (done - before) * batch_size / (now - started)
-            advance(done - before, f"{recent:.3f} bits/dim  {rate:,.0f} images/s")
+            advance(done - before, f"{recent}  {rate:,.0f} images/s")
             # The first call compiles. After it, aim at a refresh every second or so.
             if before > 0:
                 chunk = max(1, min(2 * chunk, int(chunk / (now - started))))

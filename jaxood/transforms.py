@@ -1,7 +1,7 @@
 """What an array of images is in this library, and how one is changed into another.
 
 Pure functions, uint8 `(n, h, w, c)` to uint8 of the same shape. `jaxood.data.load` applies them by
-name: `rotated`, `rotated_bilinear`, `scaled_<c>`, `contrast_<c>`.
+name: `rotated`, `rotated_bilinear`, `scaled_<c>`, `unit_scaled_<c>`, `contrast_<c>`.
 """
 
 from __future__ import annotations
@@ -132,6 +132,23 @@ def contrast(images: np.ndarray, c: float) -> np.ndarray:
     return to_uint8(mean + np.float32(_factor(c)) * (images - mean))
 
 
+def unit_scale(images: np.ndarray, c: float) -> np.ndarray:
+    """Pixel values times `c` in the range [-1, 1], rounded and clipped; mid-grey stays mid-grey.
+
+    Args:
+        images: uint8 `(n, h, w, c)`, c 1 or 3.
+        c: The factor, at least 0; the other reading of the NRM paper's 0.8 on CelebA.
+
+    Returns:
+        uint8, the shape of `images`.
+
+    Raises:
+        DataError: `images` is not such an array, or `c` is negative or not finite.
+    """
+    images, _ = check_images(images, None, "unit_scale")
+    return to_uint8(127.5 + (np.arange(256) - 127.5) * _factor(c))[images]
+
+
 def to_uint8(values: np.ndarray) -> np.ndarray:
     """Values rounded (halves to even) and clipped to 0..255."""
     return np.rint(values).clip(0, 255).astype(np.uint8)
@@ -147,11 +164,13 @@ def by_name(text: str, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """The transform that `text`, a part of the data set name `name`, stands for."""
     if text in ("rotated", "rotated_bilinear"):
         return partial(rotate, bilinear=text == "rotated_bilinear")
-    kind, _, c = text.partition("_")
+    kind, _, c = text.rpartition("_")
+    kinds = {"scaled": scale, "unit_scaled": unit_scale, "contrast": contrast}
     try:
-        return partial({"scaled": scale, "contrast": contrast}[kind], c=_factor(float(c)))
+        return partial(kinds[kind], c=_factor(float(c)))
     except (KeyError, ValueError):
         raise DataError(
             f"{name!r}: there is no such file or folder, and {text!r} is no transform; those are "
-            "rotated, rotated_bilinear, scaled_<c> and contrast_<c> with a number c of at least 0"
+            "rotated, rotated_bilinear, scaled_<c>, unit_scaled_<c> and contrast_<c> with a number "
+            "c of at least 0"
         ) from None

@@ -19,7 +19,7 @@ import pytest
 from test_files import noise, png, raises, write_idx, write_images
 
 from jaxood import data
-from jaxood.data import contrast, load, rotate, scale
+from jaxood.data import contrast, load, rotate, scale, unit_scale
 
 REAL = os.environ.get("JAXOOD_DATA_DIR")
 real = pytest.mark.skipif(not REAL, reason="JAXOOD_DATA_DIR names no data folder")
@@ -142,6 +142,7 @@ def test_transforms_by_name_apply_from_left_to_right():
     for name, expected in [
         ("rotated", rotate(plain)),
         ("scaled_0.5", scale(plain, 0.5)),
+        ("unit_scaled_0.5", unit_scale(plain, 0.5)),
         ("contrast_0.25", contrast(plain, 0.25)),
         ("contrast_2/rotated/scaled_0.5", scale(rotate(contrast(plain, 2)), 0.5)),
     ]:

@@ -372,3 +372,20 @@ def test_sizes_of_the_sources():
     assert [s[2] for s in shapes] == [3, 128, 128, 128, 256, 256, 256, 512, 256, 128]
     assert [s[0] for s in shapes] == [32, 32, 32, 16, 16, 16, 8, 6, 6, 6]
     assert len(nrm_architectures.resnet((32, 32, 3)).shapes) == 1 + 19
+
+
+@pytest.mark.parametrize("name", ["all_cnn_c", "all_conv_13"])
+def test_a_common_template_moves_all_logits_alike(name):
+    """It drops out of the softmax, and every class is rendered from it."""
+    make = getattr(nrm_architectures, name)
+    plain, common = (make((9, 9, 3), width=4, template=t) for t in (0.0, 0.5))
+    x = np.random.default_rng(0).random((2, 9, 9, 3), np.float32)
+    key = jax.random.key(0)
+    last = "layer_9" if name == "all_cnn_c" else "dense"
+    kernels = [m.init(key, x)["params"][last]["kernel"] for m in (plain, common)]
+    np.testing.assert_allclose(kernels[1] - kernels[0], 0.5, atol=1e-6)
+    if name == "all_conv_13":
+        logits = [m.encode(m.init(key, x), x)[0] for m in (plain, common)]
+        moved = np.asarray(logits[1] - logits[0])
+        np.testing.assert_allclose(moved, moved[:, :1].repeat(10, 1), rtol=1e-4, atol=1e-5)
+        assert moved.min() > 0.01

@@ -104,6 +104,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     [
         ("fashion_mnist/rotated", "Fashion-MNIST, rotated"),
         ("celeb_a/scaled_0.8", "CelebA × 0.8"),
+        ("celeb_a/unit_scaled_0.8", "CelebA × 0.8 in [−1, 1]"),
         ("fashion_mnist (control)", "Fashion-MNIST (control)"),
         ("svhn_cropped/contrast_0.5 (control)", "SVHN, contrast × 0.5 (control)"),
         ("digits", "digits"),

@@ -84,6 +84,8 @@ def test_a_measurement_is_what_encoding_and_rendering_give(float64):
             assert_close(rendering.latent(m, reduction="mean", above=number), -means)
         assert m.sizes[number] == size
     assert_close(m.energy, (g[0] ** 2).sum((1, 2, 3)))
+    assert_close(m.active, np.stack([(f > 0).mean((1, 2, 3)) for f in g[1:]], axis=1))
+    assert_close(m.negative, np.stack([(r < 0).mean((1, 2, 3)) for r in h[1:]], axis=1))
 
 
 def test_names_of_all_scores():
@@ -215,3 +217,41 @@ def test_scores_per_energy():
     np.testing.assert_allclose(
         rendering.all_scores(m)["nrm_latent_per_energy"] * m.energy, rendering.latent(m), rtol=1e-5
     )
+
+
+def made_up(n, seed):
+    """Terms of n images of a model with two layers, with a scale and a sign of their own each."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(n, 1))
+    latent = np.array([100.0, -0.01]) * (common + 0.1 * rng.normal(size=(n, 2)))
+    reconstruction = np.exp(np.array([1.0, -3.0, 5.0]) + 0.2 * rng.normal(size=(n, 3)))
+    zero = np.zeros((n, 2), np.float32)
+    return rendering.Measurement(
+        np.zeros(n, int), zero, latent, reconstruction, np.ones(n), zero, zero, np.ones(3)
+    )
+
+
+def test_the_profile_of_trusted_images_is_chi_squared_and_finds_one_odd_layer():
+    trusted, fresh = made_up(2000, 0), made_up(2000, 1)
+    distance = rendering.profile(fresh, trusted)
+    # Five normal terms (the latent ones nearly equal): a shrunk covariance moves this a little.
+    assert abs(distance.mean() - 5) < 0.5
+    error = fresh.reconstruction.copy()
+    error[:, 1] *= 3  # five standard deviations of its logarithm
+    assert rendering.profile(fresh._replace(reconstruction=error), trusted).mean() > 25
+    # Latent terms that part: each is as usual by itself.
+    parted = rendering.profile(fresh._replace(latent=fresh.latent * [1, -1]), trusted)
+    assert np.median(parted) > 10
+
+
+def test_calibrated_scores():
+    m = measured()
+    scores = rendering.calibrated_scores(m, m)
+    own = rendering.latent(m)
+    np.testing.assert_allclose(
+        scores["nrm_latent_two_sided"], np.abs(own - own.mean()), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_array_equal(
+        scores["nrm_latent_class_centred"], rendering.class_centred(own, m.label, own, m.label)
+    )
+    np.testing.assert_array_equal(scores["nrm_profile"], rendering.profile(m, m))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxood.transforms import DataError, contrast, rotate, scale
+from jaxood.transforms import DataError, contrast, rotate, scale, unit_scale
 
 
 @pytest.fixture
@@ -21,6 +21,14 @@ def test_scale_multiplies_and_keeps_zero(channels):
     np.testing.assert_array_equal(scale(images, 2.0), np.minimum(images.astype(int) * 2, 255))
     assert scale(images, 3.0)[images == 0].max() == 0
     assert scale(images, 0.5).dtype == np.uint8
+
+
+def test_unit_scale_is_scaling_in_the_range_from_minus_one_to_one(rng):
+    images = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
+    scaled = unit_scale(images, 0.8)
+    want = 0.8 * (images / 127.5 - 1)
+    np.testing.assert_allclose(scaled / 127.5 - 1, want, atol=0.5 / 127.5 + 1e-9)
+    np.testing.assert_array_equal(unit_scale(images, 1), images)
 
 
 def test_contrast_keeps_each_mean_and_scales_the_spread(rng):

@@ -60,7 +60,7 @@ class NRM(NamedTuple):
     shapes: tuple
 
 
-def nrm(image_shape, layers, *, classes: int | None = 10, batch_norm=False):
+def nrm(image_shape, layers, *, classes: int | None = 10, batch_norm=False, template=0.0):
     """A neural rendering model of any chain of layers.
 
     Args:
@@ -69,6 +69,9 @@ def nrm(image_shape, layers, *, classes: int | None = 10, batch_norm=False):
         classes: number of classes, by a dense layer; None where the last layer has a channel a
             class, whose averages are the logits.
         batch_norm: with BatchNorm.
+        template: added to every weight of the last linear layer by ``init``: what the templates of
+            all classes have in common. It drops out of the softmax, so an image can be rendered
+            well from any class without its logits drifting apart.
 
     Returns:
         An `NRM`.
@@ -89,7 +92,11 @@ def nrm(image_shape, layers, *, classes: int | None = 10, batch_norm=False):
 
     @jax.jit
     def init(key, x):
-        return (normalized if batch_norm else plain).init(key, jnp.zeros((1, *x.shape[1:])))
+        net: Any = normalized if batch_norm else plain
+        variables = net.init(key, jnp.zeros((1, *x.shape[1:])))
+        last = variables["params"]["dense" if classes else f"layer_{len(layers)}"]
+        last["kernel"] += template
+        return variables
 
     def encode(variables, x, *, train=False, mutable=False):
         if x.shape[1:] != shapes[0]:

@@ -4,7 +4,7 @@ from jaxood.models.nrm import nrm
 from jaxood.models.nrm_network import Layer
 
 
-def all_cnn_c(image_shape, *, classes=10, width=96, batch_norm=False):
+def all_cnn_c(image_shape, *, classes=10, width=96, **options):
     """All-CNN-C (Springenberg et al. 2014, Table 1), which the NRM paper names: strides, no pools.
 
     Nine convolutions, of which the last has a channel a class; the averages of its ReLU are the
@@ -14,7 +14,7 @@ def all_cnn_c(image_shape, *, classes=10, width=96, batch_norm=False):
         image_shape: ``(h, w, c)``, from 9x9 on.
         classes: number of classes.
         width: channels of the first three layers (96 in the source); the others have twice that.
-        batch_norm: BatchNorm after every convolution but the last.
+        **options: of `nrm`; BatchNorm comes after every convolution but the last.
 
     Returns:
         An `NRM` with L = 9.
@@ -25,17 +25,17 @@ def all_cnn_c(image_shape, *, classes=10, width=96, batch_norm=False):
     layers = [Layer(width), Layer(width), Layer(width, stride=2)]
     layers += [Layer(2 * width), Layer(2 * width), Layer(2 * width, stride=2)]
     layers += _springenberg_top(width, classes)
-    return nrm(image_shape, layers, classes=None, batch_norm=batch_norm)
+    return nrm(image_shape, layers, classes=None, **options)
 
 
-def convpool_cnn_c(image_shape, *, classes=10, width=96, batch_norm=False):
+def convpool_cnn_c(image_shape, *, classes=10, width=96, **options):
     """ConvPool-CNN-C (Springenberg et al. 2014, Table 2): overlapping 3x3 max-pools, stride 2.
 
     Args:
         image_shape: as in `all_cnn_c`.
         classes: likewise.
         width: likewise.
-        batch_norm: likewise.
+        **options: likewise.
 
     Returns:
         An `NRM` with L = 9.
@@ -46,7 +46,7 @@ def convpool_cnn_c(image_shape, *, classes=10, width=96, batch_norm=False):
     layers = [Layer(width), Layer(width), Layer(width, pool=(3, 2))]
     layers += [Layer(2 * width), Layer(2 * width), Layer(2 * width, pool=(3, 2))]
     layers += _springenberg_top(width, classes)
-    return nrm(image_shape, layers, classes=None, batch_norm=batch_norm)
+    return nrm(image_shape, layers, classes=None, **options)
 
 
 def _springenberg_top(width, classes):
@@ -54,7 +54,7 @@ def _springenberg_top(width, classes):
     return [wide, Layer(2 * width, kernel=1), Layer(classes, kernel=1, batch_norm=False)]
 
 
-def all_conv_13(image_shape, *, classes=10, width=128, batch_norm=False):
+def all_conv_13(image_shape, *, classes=10, width=128, **options):
     """The nine-convolution max-pool network of the NRM group's own code (Ho et al. 2018).
 
     Three of ``width`` channels, 2x2 max-pool, three of twice that, 2x2 max-pool, one of four times
@@ -64,7 +64,7 @@ def all_conv_13(image_shape, *, classes=10, width=128, batch_norm=False):
         image_shape: ``(h, w, c)``, from 9x9 on.
         classes: number of classes.
         width: channels of the first three layers (128 in the source).
-        batch_norm: BatchNorm after every convolution.
+        **options: of `nrm`; BatchNorm comes after every convolution.
 
     Returns:
         An `NRM` with L = 9.
@@ -76,10 +76,10 @@ def all_conv_13(image_shape, *, classes=10, width=128, batch_norm=False):
     layers += [Layer(2 * width), Layer(2 * width), Layer(2 * width, pool=(2, 2))]
     layers += [Layer(4 * width, padding="VALID")]
     layers += [Layer(2 * width, kernel=1), Layer(width, kernel=1)]
-    return nrm(image_shape, layers, classes=classes, batch_norm=batch_norm)
+    return nrm(image_shape, layers, classes=classes, **options)
 
 
-def resnet(image_shape, *, classes=10, width=16, blocks=3, batch_norm=False):
+def resnet(image_shape, *, classes=10, width=16, blocks=3, **options):
     """ResNet for small images (He et al. 2015, Section 4.2), with 1x1 convolutions as shortcuts.
 
     A convolution, then three stages of residual blocks of two layers each, with the ReLU after
@@ -91,7 +91,7 @@ def resnet(image_shape, *, classes=10, width=16, blocks=3, batch_norm=False):
         classes: number of classes.
         width: channels of the first stage (16 in the source), doubled in each of the next two.
         blocks: residual blocks a stage (3 for ResNet-20).
-        batch_norm: BatchNorm after every convolution.
+        **options: of `nrm`; BatchNorm comes after every convolution.
 
     Returns:
         An `NRM` with L = 1 + 6 blocks. Rendering starts at the top or at a block's end.
@@ -102,4 +102,4 @@ def resnet(image_shape, *, classes=10, width=16, blocks=3, batch_norm=False):
             stride = 2 if stage > 0 and block == 0 else 1
             layers.append(Layer(width * 2**stage, stride=stride))
             layers.append(Layer(width * 2**stage, skip=stride))
-    return nrm(image_shape, layers, classes=classes, batch_norm=batch_norm)
+    return nrm(image_shape, layers, classes=classes, **options)

@@ -21,9 +21,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from sklearn.covariance import LedoitWolf
+from sklearn.preprocessing import StandardScaler
 
 from jaxood import progress
 from jaxood.models.nrm import biases, fold, paths, replace_biases
+from jaxood.scores.likelihood import typicality
 
 Reduction = Literal["sum", "mean"]
 
@@ -38,6 +41,8 @@ class Measurement(NamedTuple):
             its constant.
         reconstruction: float32 ``(n, L + 1)``: ``|g(l) - h(l)|^2``, l = 0..L.
         energy: float32 ``(n,)``: ``|x|^2`` of the scaled image.
+        active: float32 ``(n, L)``: share of switches s(l) that are on.
+        negative: float32 ``(n, L)``: share of h(l) below zero, where Theorem 1 wants none.
         sizes: int ``(L + 1,)``: features a layer, D(0), ..., D(L).
     """
 
@@ -46,6 +51,8 @@ class Measurement(NamedTuple):
     latent: Any
     reconstruction: Any
     energy: Any
+    active: Any
+    negative: Any
     sizes: Any
 
 
@@ -104,6 +111,8 @@ def measure_batch(model, variables, x, *, y=None):
         jnp.stack(latent, axis=1),
         jnp.stack(errors, axis=1),
         total(features[0] ** 2),
+        jnp.stack([switch.mean((1, 2, 3)) for switch in latents.switches], axis=1),
+        jnp.stack([(h < 0).mean((1, 2, 3)) for h in rendered[1:]], axis=1),
         _sizes(model),
     )
 
@@ -274,6 +283,31 @@ def per_energy(score, energy):
     return (np.asarray(score) / energy).astype(np.float32)
 
 
+def profile(measurement, trusted):
+    """Distance from the terms of trusted images, layer by layer: a per-image score.
+
+    Beyond the paper, whose score adds the layers up and whose reconstruction loss needs to know
+    which layer to look at. Here the latent term of every layer and the logarithm of the
+    reconstruction loss of every layer are taken together: their Mahalanobis distance from
+    held-out trusted images, with the covariance of Ledoit and Wolf (2004). Two-sided, with no
+    layer, sign or scale to choose.
+
+    Args:
+        measurement: of the images to judge.
+        trusted: `Measurement` of held-out trusted images.
+
+    Returns:
+        float32 ``(n,)``, squared distances, higher = more OOD.
+    """
+
+    def terms(m):
+        return np.hstack([m.latent, np.log(m.reconstruction + np.finfo(np.float32).tiny)])
+
+    reference = StandardScaler().fit(terms(trusted))
+    covariance = LedoitWolf().fit(reference.transform(terms(trusted)))
+    return covariance.mahalanobis(reference.transform(terms(measurement))).astype(np.float32)
+
+
 def class_centred(score, label, trusted_score, trusted_label):
     """A score less its mean over trusted images of the same class y*: a per-image score.
 
@@ -318,3 +352,23 @@ def all_scores(measurement):
             scores[name] = reconstruction(measurement, layer, reduction=reduction)
     scores["nrm_latent_per_energy"] = per_energy(scores["nrm_latent"], measurement.energy)
     return scores
+
+
+def calibrated_scores(measurement, trusted):
+    """Scores beyond the paper that need held-out trusted images, by name.
+
+    Args:
+        measurement: of the images to judge.
+        trusted: `Measurement` of held-out trusted images.
+
+    Returns:
+        ``nrm_latent_two_sided`` (distance from the trusted mean), ``nrm_latent_class_centred``
+        (see `class_centred`) and ``nrm_profile`` (see `profile`), each float32 ``(n,)``, higher =
+        more OOD.
+    """
+    own, reference = latent(measurement), latent(trusted)
+    return {
+        "nrm_latent_two_sided": typicality(-own, -reference),
+        "nrm_latent_class_centred": class_centred(own, measurement.label, reference, trusted.label),
+        "nrm_profile": profile(measurement, trusted),
+    }

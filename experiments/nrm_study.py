@@ -1,0 +1,256 @@
+"""What the NRM experiments train, and what they measure of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from experiments.common import Scores, UsageError
+from experiments.recipes import Fit, fit_or_load
+from jaxood import data
+from jaxood.augment import crop_and_flip
+from jaxood.models import nrm_architectures
+from jaxood.models.nrm import NRM
+from jaxood.models.nrm_losses import Weights, nrm_loss
+from jaxood.record import label
+from jaxood.scores import rendering
+from jaxood.scores.rendering import Measurement
+
+Architecture = Literal["all_cnn_c", "convpool_cnn_c", "all_conv_13", "resnet"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One neural rendering model and its training.
+
+    Attributes:
+        architecture: of `jaxood.models.nrm_architectures`.
+        width: channels of its first layers.
+        batch_norm: with BatchNorm, folded for rendering.
+        template: what the templates of all classes start with in common.
+        temperature: of the softmax.
+        weights: of the terms of the loss.
+        steps: training steps.
+        batch_size: images a step.
+        learning_rate: of Adam, at its highest: it rises for a twentieth of the steps and falls to
+            zero along a cosine.
+        augment: crop and flip.
+        labelled: share of the images whose labels are used.
+    """
+
+    architecture: Architecture = "all_conv_13"
+    width: int
+    batch_norm: bool = False
+    template: float = 1.0
+    temperature: float = 1.0
+    weights: Weights
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    augment: bool = False
+    labelled: float = 1.0
+
+    def build(self, image_shape, classes: int) -> NRM:
+        """The model, for uint8 images ``(h, w, c)``."""
+        make = getattr(nrm_architectures, self.architecture)
+        return make(
+            image_shape,
+            classes=classes,
+            width=self.width,
+            batch_norm=self.batch_norm,
+            template=self.template,
+        )
+
+    def optimizer(self):
+        """Adam on a cosine."""
+        return optax.adam(
+            optax.warmup_cosine_decay_schedule(
+                0, self.learning_rate, self.steps // 20, max(self.steps, 2)
+            )
+        )
+
+
+class Images(NamedTuple):
+    """A set of images.
+
+    Attributes:
+        images: uint8 ``(n, h, w, c)``.
+        labels: int64 ``(n,)``, or None.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+    def take(self, chosen) -> "Images":
+        """Some of them."""
+        return Images(self.images[chosen], None if self.labels is None else self.labels[chosen])
+
+
+class Trained(NamedTuple):
+    """A trained model."""
+
+    model: NRM
+    fit: Fit
+
+
+def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Trained:
+    """Train, or go on with what ``directory`` holds, or load what is finished there.
+
+    Args:
+        recipe: what to train.
+        images: with labels.
+        seed: of everything.
+        directory: for checkpoints.
+
+    Raises:
+        UsageError: if the images have no labels.
+    """
+    if images.labels is None:
+        raise UsageError("the NRM is trained on labelled images, and these have no labels")
+    model = recipe.build(images.images.shape[1:], 1 + int(images.labels.max()))
+    loss = nrm_loss(
+        model,
+        recipe.weights,
+        temperature=recipe.temperature,
+        augment=crop_and_flip if recipe.augment else None,
+    )
+    hidden = np.random.default_rng(seed).random(len(images.labels)) >= recipe.labelled
+    labels = np.where(hidden, -1, images.labels).astype(np.int32)
+    fit = fit_or_load(
+        model,
+        loss,
+        (images.images, labels),
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        optimizer=recipe.optimizer(),
+        statistics_batch=recipe.batch_size,
+        seed=seed,
+        directory=directory,
+        describe=lambda value: f"loss {value:.3f}",
+    )
+    return Trained(model, fit)
+
+
+# -------------------------------------------------------------------------------------- the images
+
+
+def load_sets(
+    in_dist: str, ood: Sequence[str], *, n: int, null: int, seed: int, data_dir
+) -> tuple[Images, dict[str, Images], dict[str, str]]:
+    """Training images; by name the sets to measure; and by name why an OOD set is not to be had.
+
+    Trusted images come in three sets: ``in_dist`` (from its test split), ``in_dist (calibration)``
+    (others of it), and ``in_dist (train)``, seen in training.
+
+    Raises:
+        DataError: without the trusted set, or without any OOD set.
+        UsageError: if there are too few trusted images, or an OOD set has another shape.
+    """
+    rng = np.random.default_rng(seed)
+    train = Images(*data.load(in_dist, "train", data_dir))
+    test = Images(*data.load(in_dist, "test", data_dir))
+    if len(test.images) < n + null:
+        raise UsageError(
+            f"{in_dist} has {len(test.images)} test images, but {n + null} are needed: {n} to "
+            f"judge and {null} to calibrate on"
+        )
+    judged, calibration, _ = np.split(rng.permutation(len(test.images)), [n, n + null])
+    sets = {
+        in_dist: test.take(judged),
+        null_name(in_dist): test.take(calibration),
+        train_name(in_dist): train.take(rng.permutation(len(train.images))[:n]),
+    }
+    absent = {}
+    for name in ood:
+        try:
+            found = Images(*data.load(name, "test", data_dir))
+        except data.DataError as error:
+            print(f"left out: {error}", flush=True)
+            absent[name] = str(error)
+            continue
+        if found.images.shape[1:] != train.images.shape[1:]:
+            raise UsageError(
+                f"images of {name} are {found.images.shape[1:]}, those of {in_dist} "
+                f"{train.images.shape[1:]}: give sets of one shape"
+            )
+        sets[name] = found.take(rng.permutation(len(found.images))[:n])
+    if len(absent) == len(ood):
+        raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
+    return train, sets, absent
+
+
+def null_name(in_dist: str) -> str:
+    """Name of the held-out trusted images that scores are calibrated on."""
+    return f"{in_dist} (calibration)"
+
+
+def train_name(in_dist: str) -> str:
+    """Name of the images that were trained on."""
+    return f"{in_dist} (train)"
+
+
+# --------------------------------------------------------------------------------- measurements
+
+
+def measured(
+    trained: Trained, sets: Mapping[str, Images], store: Scores, prefix: str, *, wrong=False
+) -> dict[str, Measurement]:
+    """Measurements by set, computed once.
+
+    Args:
+        trained: the model.
+        sets: by name.
+        store: where arrays are kept.
+        prefix: of their names there.
+        wrong: render from the class after the likeliest.
+    """
+    found = {}
+    for name, images in sets.items():
+        place = f"{prefix}/{name}/{'wrong' if wrong else 'measured'}"
+        fields = [f for f in Measurement._fields if f != "sizes"]
+        if f"{place}/label" not in store.arrays:
+            print(f"measuring {len(images.images)} images: {label(name)}", flush=True)
+            made = _measure(trained, images.images, wrong)
+            store.put({f"{place}/{field}": getattr(made, field) for field in fields})
+        sizes = np.array([np.prod(shape) for shape in trained.model.shapes])
+        found[name] = Measurement(
+            **{field: store.arrays[f"{place}/{field}"] for field in fields}, sizes=sizes
+        )
+    return found
+
+
+def _measure(trained: Trained, images, wrong):
+    model, variables = trained.model, trained.fit.variables
+    options: dict[str, Any] = {"batch_size": min(250, len(images)), "show_progress": True}
+    made = rendering.measure(model, variables, images, **options)
+    if not wrong:
+        return made
+    y = (made.label + 1) % made.logits.shape[1]
+    return rendering.measure(model, variables, images, y=y, **options)
+
+
+def rendered(trained: Trained, images, y=None):
+    """h(0) ``(n, h, w, c)`` of images, uint8 for the eye."""
+
+    @jax.jit
+    def render(variables, x, y):
+        logits, _, latents = trained.model.encode(variables, x)
+        return trained.model.render(variables, logits.argmax(1) if y is None else y, latents)[0]
+
+    h = np.asarray(render(trained.fit.variables, images, y))
+    return np.rint((h + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def activations(trained: Trained, images, layer: int):
+    """The highest activation of every feature of g(layer) over space: ``(n, c)``."""
+
+    @jax.jit
+    def highest(variables, x):
+        return trained.model.encode(variables, x)[1][layer].max((1, 2))
+
+    batches = np.array_split(images, -(-len(images) // 250))
+    return np.concatenate([np.asarray(highest(trained.fit.variables, b)) for b in batches])

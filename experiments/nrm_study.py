@@ -1,7 +1,8 @@
 """What the NRM experiments train, and what they measure of it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -74,6 +75,47 @@ class Recipe:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """One trusted set, some models of it that differ in their seed, several OOD sets.
+
+    Attributes:
+        preset: name of the preset.
+        recipe: the model and its training.
+        in_dist: name of the trusted set.
+        ood: names of the OOD sets, those of the paper's main claim first.
+        main: how many of them the main claim is about.
+        classes: sets of one class each, by name: (set, label).
+        families: names of sets that are to look alike (the paper's Figure 4b).
+        seeds: of the models.
+        images: of each set.
+        null_images: held-out trusted images to calibrate on.
+        layer: whose features and reconstruction loss are shown (the paper's is 6).
+    """
+
+    preset: str
+    recipe: Recipe
+    in_dist: str
+    ood: tuple[str, ...]
+    main: int
+    classes: Mapping[str, tuple[str, int]]
+    families: tuple[tuple[str, ...], ...]
+    seeds: tuple[int, ...]
+    images: int
+    null_images: int
+    layer: int = 6
+
+    @property
+    def null(self):
+        """Name of the held-out trusted images that scores are calibrated on."""
+        return f"{self.in_dist} (calibration)"
+
+    @property
+    def train(self):
+        """Name of the images that were trained on."""
+        return f"{self.in_dist} (train)"
+
+
 class Images(NamedTuple):
     """A set of images.
 
@@ -111,12 +153,8 @@ def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Tr
     """
     if images.labels is None:
         raise UsageError("the NRM is trained on labelled images, and these have no labels")
-    model = recipe.build(images.images.shape[1:], 1 + int(images.labels.max()))
-    loss = nrm_loss(
-        model,
-        recipe.weights,
-        temperature=recipe.temperature,
-        augment=crop_and_flip if recipe.augment else None,
+    model, loss, optimizer = _programs(
+        recipe, images.images.shape[1:], 1 + int(images.labels.max())
     )
     hidden = np.random.default_rng(seed).random(len(images.labels)) >= recipe.labelled
     labels = np.where(hidden, -1, images.labels).astype(np.int32)
@@ -126,7 +164,7 @@ def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Tr
         (images.images, labels),
         steps=recipe.steps,
         batch_size=recipe.batch_size,
-        optimizer=recipe.optimizer(),
+        optimizer=optimizer,
         statistics_batch=recipe.batch_size,
         seed=seed,
         directory=directory,
@@ -135,62 +173,69 @@ def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Tr
     return Trained(model, fit)
 
 
+@functools.lru_cache(4)
+def _programs(recipe: Recipe, image_shape, classes: int):
+    """Model, loss and optimizer: the same objects for every seed, so that each compiles once."""
+    model = recipe.build(image_shape, classes)
+    loss = nrm_loss(
+        model,
+        recipe.weights,
+        temperature=recipe.temperature,
+        augment=crop_and_flip if recipe.augment else None,
+    )
+    return model, loss, recipe.optimizer()
+
+
 # -------------------------------------------------------------------------------------- the images
 
 
-def load_sets(
-    in_dist: str, ood: Sequence[str], *, n: int, null: int, seed: int, data_dir
-) -> tuple[Images, dict[str, Images], dict[str, str]]:
-    """Training images; by name the sets to measure; and by name why an OOD set is not to be had.
+def load_sets(study: Study, *, seed: int, data_dir):
+    """Training images; by name the sets to measure; and by name why a set is not to be had.
 
-    Trusted images come in three sets: ``in_dist`` (from its test split), ``in_dist (calibration)``
-    (others of it), and ``in_dist (train)``, seen in training.
+    Trusted images come in three sets: those to judge, from the test split, others of it to
+    calibrate on, and some that are seen in training.
 
     Raises:
         DataError: without the trusted set, or without any OOD set.
         UsageError: if there are too few trusted images, or an OOD set has another shape.
     """
-    rng = np.random.default_rng(seed)
-    train = Images(*data.load(in_dist, "train", data_dir))
-    test = Images(*data.load(in_dist, "test", data_dir))
-    if len(test.images) < n + null:
+    rng, n = np.random.default_rng(seed), study.images
+    train = Images(*data.load(study.in_dist, "train", data_dir))
+    loaded = {study.in_dist: Images(*data.load(study.in_dist, "test", data_dir))}
+    size = len(loaded[study.in_dist].images)
+    if size < n + study.null_images:
         raise UsageError(
-            f"{in_dist} has {len(test.images)} test images, but {n + null} are needed: {n} to "
-            f"judge and {null} to calibrate on"
+            f"{study.in_dist} has {size} test images, but {n + study.null_images} are needed: {n} "
+            f"to judge and {study.null_images} to calibrate on"
         )
-    judged, calibration, _ = np.split(rng.permutation(len(test.images)), [n, n + null])
+    judged, calibration, _ = np.split(rng.permutation(size), [n, n + study.null_images])
     sets = {
-        in_dist: test.take(judged),
-        null_name(in_dist): test.take(calibration),
-        train_name(in_dist): train.take(rng.permutation(len(train.images))[:n]),
+        study.in_dist: loaded[study.in_dist].take(judged),
+        study.null: loaded[study.in_dist].take(calibration),
+        study.train: train.take(rng.permutation(len(train.images))[:n]),
     }
     absent = {}
-    for name in ood:
+    for name in study.ood:
         try:
-            found = Images(*data.load(name, "test", data_dir))
+            found = loaded[name] = Images(*data.load(name, "test", data_dir))
         except data.DataError as error:
             print(f"left out: {error}", flush=True)
             absent[name] = str(error)
             continue
         if found.images.shape[1:] != train.images.shape[1:]:
             raise UsageError(
-                f"images of {name} are {found.images.shape[1:]}, those of {in_dist} "
+                f"images of {name} are {found.images.shape[1:]}, those of {study.in_dist} "
                 f"{train.images.shape[1:]}: give sets of one shape"
             )
         sets[name] = found.take(rng.permutation(len(found.images))[:n])
-    if len(absent) == len(ood):
+    if len(absent) == len(study.ood):
         raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
+    for name, (source, y) in study.classes.items():
+        if source in loaded and loaded[source].labels is not None:
+            chosen = np.flatnonzero(loaded[source].labels == y)[:n]
+            if len(chosen):
+                sets[name] = loaded[source].take(chosen)
     return train, sets, absent
-
-
-def null_name(in_dist: str) -> str:
-    """Name of the held-out trusted images that scores are calibrated on."""
-    return f"{in_dist} (calibration)"
-
-
-def train_name(in_dist: str) -> str:
-    """Name of the images that were trained on."""
-    return f"{in_dist} (train)"
 
 
 # --------------------------------------------------------------------------------- measurements
@@ -234,23 +279,28 @@ def _measure(trained: Trained, images, wrong):
 
 
 def rendered(trained: Trained, images, y=None):
-    """h(0) ``(n, h, w, c)`` of images, uint8 for the eye."""
+    """h(0) ``(n, h, w, c)`` of images, from y* or from ``y``, uint8 for the eye."""
+    h = np.asarray(_render_program(trained.model)(trained.fit.variables, images, y))
+    return np.rint((h + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
+
+@functools.lru_cache(4)
+def _render_program(model):
     @jax.jit
     def render(variables, x, y):
-        logits, _, latents = trained.model.encode(variables, x)
-        return trained.model.render(variables, logits.argmax(1) if y is None else y, latents)[0]
+        logits, _, latents = model.encode(variables, x)
+        return model.render(variables, logits.argmax(1) if y is None else y, latents)[0]
 
-    h = np.asarray(render(trained.fit.variables, images, y))
-    return np.rint((h + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    return render
 
 
 def activations(trained: Trained, images, layer: int):
     """The highest activation of every feature of g(layer) over space: ``(n, c)``."""
-
-    @jax.jit
-    def highest(variables, x):
-        return trained.model.encode(variables, x)[1][layer].max((1, 2))
-
+    highest = _activation_program(trained.model, layer)
     batches = np.array_split(images, -(-len(images) // 250))
     return np.concatenate([np.asarray(highest(trained.fit.variables, b)) for b in batches])
+
+
+@functools.lru_cache(4)
+def _activation_program(model, layer):
+    return jax.jit(lambda variables, x: model.encode(variables, x)[1][layer].max((1, 2)))

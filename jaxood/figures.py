@@ -257,13 +257,20 @@ def auroc_dots(rows: Sequence[ResultRow]) -> Figure:
     return figure
 
 
-def training_curve(bpd: ArrayLike, *, smooth: int = 50, steps: ArrayLike | None = None) -> Figure:
-    """Bits per dimension while a model trains.
+def training_curve(
+    bpd: ArrayLike,
+    *,
+    smooth: int = 50,
+    steps: ArrayLike | None = None,
+    ylabel: str = "bits per dimension",
+) -> Figure:
+    """Bits per dimension, or another loss, while a model trains.
 
     Args:
         bpd: (k,) training objective in bits per dimension.
         smooth: width, in entries, of the centred moving average that is drawn over it.
         steps: (k,) optimizer step of each entry; 1, 2, … where None.
+        ylabel: what the objective is.
 
     Returns:
         The raw curve and its moving average. The view leaves out the steep start.
@@ -289,7 +296,7 @@ def training_curve(bpd: ArrayLike, *, smooth: int = 50, steps: ArrayLike | None 
             steps, np.where(counts > 0, average, np.nan), color=OOD[1],
             label=f"mean of {window.size} steps" if smooth > 1 else None,
         )  # fmt: skip
-        axes.set(xlabel="optimizer step", ylabel="bits per dimension")
+        axes.set(xlabel="optimizer step", ylabel=ylabel)
         axes.set_ylim(low - margin, high + margin)
         axes.margins(x=0.01)
         axes.grid(axis="y", color=LINE, linewidth=0.6)

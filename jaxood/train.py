@@ -95,6 +95,14 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0):
         is not finite. ``data`` is a pytree of arrays with a common leading axis. The state given
         is donated.
     """
+    program = _train_program(loss, optimizer, batch_size, average_decay)
+    keys = jax.random.split(jax.random.key(seed))
+    return lambda state, data, stop: program(state, data, stop, keys)
+
+
+@functools.lru_cache(8)
+def _train_program(loss, optimizer, batch_size, average_decay):
+    """The compiled loop: the seed's keys are an argument, so that one program serves all seeds."""
     gradient = jax.value_and_grad(
         lambda params, batch_stats, batch, key: loss(
             {"params": params, "batch_stats": batch_stats}, batch, key
@@ -129,9 +137,7 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0):
             (state, jnp.bool_(True)),
         )
 
-    # An argument, not a constant: a program that JAX has cached then serves every seed.
-    keys = jax.random.split(jax.random.key(seed))
-    return lambda state, data, stop: run(state, data, stop, keys)
+    return run
 
 
 def fit(

@@ -49,7 +49,7 @@ class Preset:
 
 PRESETS = {
     "smoke": Preset(Recipe(width=4, weights=WEIGHTS, steps=6, batch_size=16), 32, 32),
-    "small": Preset(Recipe(width=16, weights=WEIGHTS, steps=1500), 1000, 1000),
+    "small": Preset(Recipe(width=16, weights=WEIGHTS, steps=1500), 2000, 2000),
     "paper": Preset(
         Recipe(width=96, weights=WEIGHTS, steps=78_100, batch_size=128, augment=True), 5000, 5000
     ),

@@ -19,6 +19,11 @@ from jaxood import record
             {("realnvp", "digits"), ("realnvp", "digits/scaled_0.5")},
         ),
         ("toy", (), {("realnvp", "digits")}),
+        (
+            "nrm_cifar",
+            ("--models", "2", "--no-negativity", "--augment"),
+            {("nrm, seed 0", "photos"), ("nrm, seed 1", "photos")},
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -71,8 +71,8 @@ class Config(common.Flags):
     """Network, in place of the preset's."""
     batch_norm: bool = False
     """BatchNorm, folded into weights and biases for rendering."""
-    augment: bool | None = None
-    """Crop and flip training images; by default what the preset says."""
+    augment: bool = False
+    """Crop and flip training images; the preset paper does so anyway."""
     labelled: float = 1.0
     """Share of the training images whose labels are used; the others are rendered from y*."""
     latent: float = 0.0
@@ -92,13 +92,14 @@ class Config(common.Flags):
         recipe, weights = preset.recipe, preset.recipe.weights._replace(latent=self.latent)
         if self.path is not None:
             weights = weights._replace(path=self.path)
-        given = {"architecture": self.architecture, "augment": self.augment, "steps": self.steps}
         recipe = dataclasses.replace(
             recipe,
+            architecture=self.architecture or recipe.architecture,
             weights=weights,
             batch_norm=self.batch_norm,
             labelled=self.labelled,
-            **{name: value for name, value in given.items() if value is not None},
+            augment=self.augment or recipe.augment,
+            steps=self.steps or recipe.steps,
         )
         smoke = self.preset == "smoke"
         return Study(

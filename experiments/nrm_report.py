@@ -199,7 +199,7 @@ def write(
             + brackets
             + "\n\n"
             + "\n".join(
-                f"- *{c.sentence}* ({c.source}) **{c.verdict[0].upper()}{c.verdict[1:]}.** "
+                f"- **{c.verdict[0].upper()}{c.verdict[1:]}:** “{c.sentence}” ({c.source}.) "
                 f"{c.evidence[0].upper()}{c.evidence[1:]}."
                 for c in found
             ),

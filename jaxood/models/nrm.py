@@ -12,6 +12,10 @@ Three identities follow, for any network here, BatchNorm folded into its weights
 - ``sum_l <b(l), s(l) h(l)>``, which is log p(z*|y) up to its normalizer, is the derivative of that
   logit along the bias vector;
 - the logit less its own bias is ``<x, h(0)> + sum_l <b(l), s(l) h(l)>``.
+
+So where rendering is perfect, h(0) = x, the logit is ``|x|^2 / 2`` and a constant, its gradient
+being x, and log p(z*|y) is a constant less ``|x|^2 / 2``: the better a network renders, the more
+its latents' likelihood follows the energy of the image, whatever it shows.
 """
 
 import functools

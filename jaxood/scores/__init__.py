@@ -9,6 +9,7 @@ There are two kinds, and a function's return type says which it is:
   (`mixed_log_prob`, `batch_norm_delta`).
 """
 
+from jaxood.scores import rendering
 from jaxood.scores.batch_norm import (
     Estimate,
     batch_norm_delta,
@@ -19,6 +20,7 @@ from jaxood.scores.batch_norm import (
 from jaxood.scores.ensemble import ensemble, ensemble_loss, waic
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality
 from jaxood.scores.mates import mates_only
+from jaxood.scores.rendering import nrm_latent
 
 __all__ = [
     "Estimate",
@@ -31,6 +33,8 @@ __all__ = [
     "mates_only",
     "mixed_log_prob",
     "neg_log_prob",
+    "nrm_latent",
+    "rendering",
     "t_perm",
     "typicality",
     "waic",

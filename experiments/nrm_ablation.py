@@ -51,8 +51,8 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
         "path normalization 10": weigh(path=10),
         "latent term 1, path normalization 10": weigh(latent=1, path=10),
         "BatchNorm": change(batch_norm=True),
-        "all_conv_13": change(architecture="all_conv_13"),
-        "convpool_cnn_c": change(architecture="convpool_cnn_c"),
+        "all_conv_13 instead": change(architecture="all_conv_13"),
+        "convpool_cnn_c instead": change(architecture="convpool_cnn_c"),
         "a tenth of the labels": change(labelled=0.1),
     }
 

@@ -43,7 +43,7 @@ class Recipe:
         labelled: share of the images whose labels are used.
     """
 
-    architecture: Architecture = "all_conv_13"
+    architecture: Architecture = "all_cnn_c"
     width: int
     batch_norm: bool = False
     template: float = 1.0

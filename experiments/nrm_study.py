@@ -168,7 +168,6 @@ def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Tr
         statistics_batch=recipe.batch_size,
         seed=seed,
         directory=directory,
-        describe=lambda value: f"loss {value:.3f}",
     )
     return Trained(model, fit)
 

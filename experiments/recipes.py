@@ -153,7 +153,6 @@ def fit_or_load(
     average_decay=0.0,
     statistics_batch=64,
     statistics_images: int | None = None,
-    describe=None,
 ) -> Fit:
     """Train, or go on with what ``directory`` holds, or load what is finished there.
 
@@ -169,7 +168,6 @@ def fit_or_load(
         average_decay: as for `train.fit`.
         statistics_batch: size of the batches whose BatchNorm statistics are merged.
         statistics_images: number of images for them; all by default.
-        describe: as for `train.fit`.
     """
     images = jax.tree.leaves(data)[0]
     variables = model.init(jax.random.key(seed), images[:64])
@@ -188,7 +186,6 @@ def fit_or_load(
             average_decay=average_decay,
             seed=seed,
             directory=directory / "steps",
-            describe=describe,
         )
         elapsed = np.nan if resumed else time.monotonic() - start
         restored = {

@@ -153,7 +153,6 @@ def fit(
     directory=None,
     save_every=60.0,
     show_progress=True,
-    describe=None,
 ):
     """Train, from the newest checkpoint in ``directory`` if there is one.
 
@@ -169,9 +168,8 @@ def fit(
         seed: fixes the order of the images and all noise.
         directory: for checkpoints; without one none are written.
         save_every: seconds between checkpoints; one is also written at the end.
-        show_progress: draw a progress bar (the loss, images a second) on stderr.
-        describe: ``loss -> text`` for the progress bar; by default the loss is taken for minus a
-            log-likelihood and shown in bits per dimension.
+        show_progress: draw a progress bar on stderr: the loss, taken for minus a log-likelihood
+            and in bits per dimension where ``data`` are images alone, and images a second.
 
     Returns:
         The final `TrainState`.
@@ -188,10 +186,9 @@ def fit(
         raise ValueError(
             f"{len(images)} images do not fill one batch of {batch_size}: lower the batch size"
         )
-    describe = describe or (lambda loss: f"{bits_per_dim(-loss, images.shape[1:]):.3f} bits/dim")
     if directory is not None:
         state = checkpoint.restore(directory, state) or state
-    data = jax.device_put(data)
+    on_device = jax.device_put(data)
     train_steps = make_train_steps(loss, optimizer, batch_size, seed, average_decay)
 
     done = int(state.step)
@@ -200,7 +197,7 @@ def fit(
     with progress.bar("training", steps, done=done, show=show_progress) as advance:
         while done < steps:
             started = time.monotonic()
-            state, ok = train_steps(state, data, min(done + chunk, steps))
+            state, ok = train_steps(state, on_device, min(done + chunk, steps))
             before, done, ok = done, int(state.step), bool(ok)
             now = time.monotonic()
             if directory is not None:
@@ -213,9 +210,12 @@ def fit(
                     + (f"the state before it is in {directory}. " if directory else "")
                     + "Lower the learning rate, or start from another seed."
                 )
-            recent = describe(float(state.losses[before:done].mean()))
+            recent = float(state.losses[before:done].mean())
+            shown = f"loss {recent:.3f}"
+            if images is data:
+                shown = f"{bits_per_dim(-recent, images.shape[1:]):.3f} bits/dim"
             rate = (done - before) * batch_size / (now - started)
-            advance(done - before, f"{recent}  {rate:,.0f} images/s")
+            advance(done - before, f"{shown}  {rate:,.0f} images/s")
             # The first call compiles. After it, aim at a refresh every second or so.
             if before > 0:
                 chunk = max(1, min(2 * chunk, int(chunk / (now - started))))

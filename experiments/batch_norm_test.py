@@ -73,7 +73,7 @@ def _load(study: Study, flags: Flags):
     for name in study.ood:
         try:
             images, _ = data.load(name, "test", flags.data_dir)
-        except data.DataError as error:
+        except data.AbsentError as error:
             print(f"left out: {error}", flush=True)
             absent[name] = str(error)
             continue

@@ -160,7 +160,7 @@ def load_attacker(name: str, data_dir):
     """Images to train on, others of the same set to judge, and a note on where they come from."""
     try:
         train, _ = data.load(name, "train", data_dir)
-    except data.DataError as error:
+    except data.AbsentError as error:
         if name != "svhn_cropped":
             raise
         test, _ = data.load(name, "test", data_dir)

@@ -217,7 +217,7 @@ def load_sets(study: Study, *, seed: int, data_dir):
     for name in study.ood:
         try:
             found = loaded[name] = Images(*data.load(name, "test", data_dir))
-        except data.DataError as error:
+        except data.AbsentError as error:
             print(f"left out: {error}", flush=True)
             absent[name] = str(error)
             continue

@@ -129,7 +129,7 @@ def _detect(config, out) -> tuple[list[Outcome], dict[str, str]]:
     for case in PRESETS[config.preset]:
         try:
             outcomes.append(toy_detection.run(case, config, out))
-        except data.DataError as error:
+        except data.AbsentError as error:
             print(f"left out: {error}", flush=True)
             absent[case.in_dist] = str(error)
     return outcomes, absent

@@ -31,6 +31,7 @@ import numpy as np
 from jaxood import files
 from jaxood.files import Loaded, Prepare, Shape
 from jaxood.transforms import (
+    AbsentError,
     DataError,
     by_name,
     check_images,
@@ -43,6 +44,7 @@ from jaxood.transforms import (
 
 __all__ = [
     "DATASETS",
+    "AbsentError",
     "DataError",
     "Dataset",
     "contrast",
@@ -193,8 +195,9 @@ def load(
         training faces, and from a folder of the original files they are 000001.jpg on.
 
     Raises:
-        DataError: The name, split or transform does not exist, no source has the set and split,
-            or a file is damaged, pickled, or holds anything but uint8 images of one size.
+        AbsentError: No source has the set and split; it is a DataError.
+        DataError: There is no such split or transform, or a file is damaged, pickled, or holds
+            anything but uint8 images of one size.
     """
     root = data_dir or os.environ.get("JAXOOD_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
     root = Path(root or "~/tensorflow_datasets").expanduser()
@@ -206,7 +209,7 @@ def load(
     while base not in DATASETS and not any(files.find([base], [Path(), *places])):
         base, _, last = base.rpartition("/")
         if not base:
-            raise DataError(
+            raise AbsentError(
                 f"unknown data set {os.fspath(name)!r}: it is not a path, not in {root}, and not "
                 f"one of {', '.join(DATASETS)}"
             )
@@ -351,7 +354,7 @@ def _download(name: str, root: Path, absent: str) -> Path:
     """
     remedy = f"or put {name}.npz or a folder {name} of images in {root}"
     if importlib.util.find_spec("tensorflow") is None:
-        raise DataError(
+        raise AbsentError(
             f"{absent}, and to download it TensorFlow is missing: pip install 'jaxood[tfds]', "
             f"{remedy}"
         )
@@ -361,7 +364,7 @@ def _download(name: str, root: Path, absent: str) -> Path:
         builder = tfds.builder(DATASETS[name].tfds, data_dir=root, file_format="array_record")
         builder.download_and_prepare()
     except Exception as error:  # whatever the network and some thirty libraries may raise
-        raise DataError(
+        raise AbsentError(
             f"{absent}, and TFDS could not download it ({files.why(error)}); try again, {remedy}"
         ) from error
     return Path(builder.data_path)

@@ -17,6 +17,10 @@ class DataError(ValueError):
     """Images that cannot be had, or are not what was asked for; the message says what to do."""
 
 
+class AbsentError(DataError):
+    """Images that no source has: nothing is wrong with what is there."""
+
+
 def check_images(
     images: np.ndarray, labels: np.ndarray | None, source: Any, shape: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:

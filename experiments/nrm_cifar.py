@@ -11,8 +11,9 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments import common, nrm_report, nrm_results
+from experiments import common, nrm_figures, nrm_report
 from experiments.common import Scores
+from experiments.nrm_claims import claims
 from experiments.nrm_results import Results
 from experiments.nrm_study import Architecture, Recipe, Study, load_sets, measured, trained
 from jaxood import record
@@ -152,7 +153,7 @@ def main(config: Config):
     results = Results(study, sets, measurements, wrong)
     without = _without_negativity(study, images, sets, store, out) if config.negativity else None
 
-    found = nrm_results.claims(results, without)
+    found = claims(results, without)
     layers = [*results.layer_scores(), *results.layer_scores("_mean")]
     made = record.Record(
         experiment="nrm_cifar",
@@ -178,7 +179,7 @@ def main(config: Config):
             "absent": absent,
         },
     )
-    nrm_report.draw(results, models[config.seed], without, out / "figures")
+    nrm_figures.draw(results, models[config.seed], without, out / "figures")
     notes = nrm_report.study_notes(study, NOTES, absent, images)
     page = nrm_report.write(results, made, found, without, notes, out)
     print(f"{results.headline()}\nreport: {page}")

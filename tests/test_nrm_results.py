@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.nrm_cifar import Config
-from experiments.nrm_results import Results, claims, overlap
+from experiments.nrm_claims import claims
+from experiments.nrm_results import Results, overlap
 from experiments.nrm_study import Images
 from jaxood.scores.rendering import Measurement
 

@@ -121,7 +121,7 @@ def test_svhn_without_a_train_split_is_cut_by_position(monkeypatch):
 
     def load(name, split, data_dir):
         if split == "train":
-            raise data.DataError(f"{name}: no source has the split 'train'")
+            raise data.AbsentError(f"{name}: no source has the split 'train'")
         return images, None
 
     monkeypatch.setattr(data, "load", load)

@@ -51,7 +51,7 @@ class Recipe:
     weights: Weights
     steps: int
     batch_size: int = 64
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     augment: bool = False
     labelled: float = 1.0
 

@@ -191,12 +191,7 @@ def label(name: str) -> str:
     text = _LABELS.get(base, base.replace("_", " ").strip())
     for transform in transforms:
         if match := re.fullmatch(r"(scaled|unit_scaled|contrast)_([\d.]+)", transform):
-            how = {
-                "scaled": " × {}",
-                "unit_scaled": " × {} in [−1, 1]",
-                "contrast": ", contrast × {}",
-            }
-            text += how[match[1]].format(match[2])
+            text += _FACTORS[match[1]].format(match[2])
         else:
             text += f", {label(transform)}"
     return text + bracket + note

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -210,7 +211,7 @@ def fit(
                     + (f"the state before it is in {directory}. " if directory else "")
                     + "Lower the learning rate, or start from another seed."
                 )
-            recent = float(state.losses[before:done].mean())
+            recent = np.asarray(state.losses)[before:done].mean()  # on the host: no program a slice
             shown = f"loss {recent:.3f}"
             if images is data:
                 shown = f"{bits_per_dim(-recent, images.shape[1:]):.3f} bits/dim"

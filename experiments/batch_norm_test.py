@@ -9,7 +9,15 @@ import numpy as np
 from experiments import batch_norm_report
 from experiments.batch_norm_results import Results, contamination_rows
 from experiments.batch_norm_study import CONTAMINATION, R1, R2, RATIOS, Study
-from experiments.common import Flags, Scores, UsageError, environment, open_run, use_platform
+from experiments.common import (
+    Flags,
+    Scores,
+    UsageError,
+    environment,
+    load_ood,
+    open_run,
+    use_platform,
+)
 from experiments.recipes import Recipe, Trained, trained
 from jaxood import data, record, scores
 from jaxood.record import label
@@ -69,22 +77,10 @@ def _load(study: Study, flags: Flags):
         )
     test, control, null, _ = np.split(rng.permutation(held_out), cuts)
     sets = {study.in_dist: test, study.control: control, study.null: null}
-    absent = {}
-    for name in study.ood:
-        try:
-            images, _ = data.load(name, "test", flags.data_dir)
-        except data.AbsentError as error:
-            print(f"left out: {error}", flush=True)
-            absent[name] = str(error)
-            continue
-        if images.shape[1:] != trusted.shape[1:]:
-            raise UsageError(
-                f"images of {name} are {images.shape[1:]}, those of {study.in_dist} "
-                f"{trusted.shape[1:]}: give sets of one shape"
-            )
-        sets[name] = rng.permutation(images)[:n]
-    if len(absent) == len(study.ood):
-        raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
+    found, absent = load_ood(
+        study.ood, trusted=study.in_dist, shape=trusted.shape[1:], data_dir=flags.data_dir
+    )
+    sets |= {name: rng.permutation(images)[:n] for name, (images, _) in found.items()}
     return trusted, sets, absent
 
 

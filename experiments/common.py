@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import tyro
 
+from jaxood import data
 from jaxood.checkpoint import Unreadable
 from jaxood.data import DataError
 from jaxood.record import write_file
@@ -119,6 +120,38 @@ def environment() -> dict:
         "python": platform.python_version(),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
     }
+
+
+def load_ood(names: Sequence[str], *, trusted: str, shape: tuple[int, ...], data_dir):
+    """Images and labels of the OOD sets that are to be had, and why the others are not, by name.
+
+    Args:
+        names: of the sets.
+        trusted: name of the trusted set.
+        shape: ``(h, w, c)`` of its images.
+        data_dir: where to look.
+
+    Raises:
+        DataError: if none is to be had, or one is damaged.
+        UsageError: if images have another shape.
+    """
+    found, absent = {}, {}
+    for name in names:
+        try:
+            images, labels = data.load(name, "test", data_dir)
+        except data.AbsentError as error:
+            print(f"left out: {error}", flush=True)
+            absent[name] = str(error)
+            continue
+        if images.shape[1:] != shape:
+            raise UsageError(
+                f"images of {name} are {images.shape[1:]}, those of {trusted} {shape}: give sets "
+                "of one shape"
+            )
+        found[name] = images, labels
+    if not found:
+        raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
+    return found, absent
 
 
 class Scores:

@@ -12,8 +12,8 @@ from typing import Literal
 
 from experiments import common, nrm_cifar
 from experiments.common import Scores
-from experiments.nrm_results import Results
-from experiments.nrm_study import Recipe, load_sets, measured, trained
+from experiments.nrm_results import Results, fitted
+from experiments.nrm_study import Recipe, load_sets
 from jaxood import record, report
 from jaxood.record import label
 
@@ -75,15 +75,8 @@ def main(config: Config):
         if chosen and name not in chosen:
             continue
         print(f"variant: {name}", flush=True)
-        place = f"variant_{number}"
-        model = trained(variant, images, seed=config.seed, directory=out / place)
-        own = {study.in_dist: sets[study.in_dist]}
-        found[name] = Results(
-            dataclasses.replace(study, recipe=variant),
-            sets,
-            {config.seed: measured(model, sets, store, place)},
-            {config.seed: measured(model, own, store, place, wrong=True)[study.in_dist]},
-        )
+        changed = dataclasses.replace(study, recipe=variant)
+        _, found[name] = fitted(changed, images, sets, store, out, f"variant_{number}")
     made = record.Record(
         experiment="nrm_ablation",
         seed=config.seed,

@@ -14,8 +14,8 @@ from typing import Literal
 from experiments import common, nrm_figures, nrm_report
 from experiments.common import Scores
 from experiments.nrm_claims import claims
-from experiments.nrm_results import Results
-from experiments.nrm_study import Architecture, Recipe, Study, load_sets, measured, trained
+from experiments.nrm_results import fitted
+from experiments.nrm_study import Architecture, Recipe, Study, load_sets
 from jaxood import record
 from jaxood.models.nrm_losses import Weights
 
@@ -143,15 +143,13 @@ def main(config: Config):
     images, sets, absent = load_sets(study, seed=config.seed, data_dir=config.data_dir)
     store = Scores(out / "scores.npz")
 
-    models, measurements, wrong = {}, {}, {}
-    for seed in study.seeds:
-        place = f"seed_{seed}"
-        models[seed] = trained(study.recipe, images, seed=seed, directory=out / place)
-        measurements[seed] = measured(models[seed], sets, store, place)
-        own = {study.in_dist: sets[study.in_dist]}
-        wrong[seed] = measured(models[seed], own, store, place, wrong=True)[study.in_dist]
-    results = Results(study, sets, measurements, wrong)
-    without = _without_negativity(study, images, sets, store, out) if config.negativity else None
+    models, results = fitted(study, images, sets, store, out)
+    without = None
+    if config.negativity:
+        weights = study.recipe.weights._replace(negativity=0)
+        recipe = dataclasses.replace(study.recipe, weights=weights)
+        first = dataclasses.replace(study, recipe=recipe, seeds=study.seeds[:1])
+        _, without = fitted(first, images, sets, store, out, "no_negativity")
 
     found = claims(results, without)
     layers = [*results.layer_scores(), *results.layer_scores("_mean")]
@@ -184,21 +182,6 @@ def main(config: Config):
     page = nrm_report.write(results, made, found, without, notes, out)
     print(f"{results.headline()}\nreport: {page}")
     return made
-
-
-def _without_negativity(study: Study, images, sets, store: Scores, out: Path) -> Results:
-    """The first model again, trained without the negativity loss."""
-    weights = study.recipe.weights._replace(negativity=0)
-    recipe = dataclasses.replace(study.recipe, weights=weights)
-    seed, place = study.seeds[0], "no_negativity"
-    model = trained(recipe, images, seed=seed, directory=out / place)
-    own = {study.in_dist: sets[study.in_dist]}
-    return Results(
-        dataclasses.replace(study, recipe=recipe, seeds=(seed,)),
-        sets,
-        {seed: measured(model, sets, store, place)},
-        {seed: measured(model, own, store, place, wrong=True)[study.in_dist]},
-    )
 
 
 if __name__ == "__main__":

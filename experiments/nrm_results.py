@@ -1,11 +1,13 @@
 """Every number of the NRM experiment's report, as functions of the measurements."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.nrm_study import Images, Study
+from experiments.common import Scores
+from experiments.nrm_study import Images, Study, Trained, measured, trained
 from jaxood import metrics, record, scores
 from jaxood.record import label
 from jaxood.scores import rendering
@@ -210,3 +212,34 @@ def overlap(a, b, bins=30):
         counts = np.histogram(np.clip(values, low, high), bins, (low, high))[0]
         shares.append(counts / counts.sum())
     return float(np.minimum(*shares).sum())
+
+
+def fitted(
+    study: Study, images: Images, sets: Mapping[str, Images], store: Scores, out: Path, place="seed"
+) -> tuple[dict[int, Trained], Results]:
+    """Train a model a seed, and measure every set; resume what ``out`` and ``store`` hold.
+
+    Args:
+        study: what to do.
+        images: to train on.
+        sets: to measure, by name.
+        store: where measurements are kept.
+        out: the run folder.
+        place: what checkpoints and measurements are named after, with the seed behind it.
+
+    Returns:
+        The models by seed, and their results.
+    """
+    models, measurements, wrong = {}, {}, {}
+    own = sets[study.in_dist].images
+    for seed in study.seeds:
+        prefix = f"{place}_{seed}"
+        model = models[seed] = trained(study.recipe, images, seed=seed, directory=out / prefix)
+        measurements[seed] = {
+            name: measured(model, name, chosen.images, store, prefix)
+            for name, chosen in sets.items()
+        }
+        m = measurements[seed][study.in_dist]
+        other = (m.label + 1) % m.logits.shape[1]
+        wrong[seed] = measured(model, study.in_dist, own, store, prefix, y=other)
+    return models, Results(study, sets, measurements, wrong)

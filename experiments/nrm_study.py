@@ -4,13 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
-from experiments.common import Scores, UsageError
+from experiments.common import Scores, UsageError, load_ood
 from experiments.recipes import Fit, fit_or_load
 from jaxood import data
 from jaxood.augment import crop_and_flip
@@ -68,10 +68,9 @@ class Recipe:
 
     def optimizer(self):
         """Adam on a cosine."""
+        rise = self.steps // 20
         return optax.adam(
-            optax.warmup_cosine_decay_schedule(
-                0, self.learning_rate, self.steps // 20, max(self.steps, 2)
-            )
+            optax.warmup_cosine_decay_schedule(0, self.learning_rate, rise, self.steps)
         )
 
 
@@ -213,22 +212,12 @@ def load_sets(study: Study, *, seed: int, data_dir):
         study.null: loaded[study.in_dist].take(calibration),
         study.train: train.take(rng.permutation(len(train.images))[:n]),
     }
-    absent = {}
-    for name in study.ood:
-        try:
-            found = loaded[name] = Images(*data.load(name, "test", data_dir))
-        except data.AbsentError as error:
-            print(f"left out: {error}", flush=True)
-            absent[name] = str(error)
-            continue
-        if found.images.shape[1:] != train.images.shape[1:]:
-            raise UsageError(
-                f"images of {name} are {found.images.shape[1:]}, those of {study.in_dist} "
-                f"{train.images.shape[1:]}: give sets of one shape"
-            )
-        sets[name] = found.take(rng.permutation(len(found.images))[:n])
-    if len(absent) == len(study.ood):
-        raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
+    found, absent = load_ood(
+        study.ood, trusted=study.in_dist, shape=train.images.shape[1:], data_dir=data_dir
+    )
+    for name, pair in found.items():
+        loaded[name] = Images(*pair)
+        sets[name] = loaded[name].take(rng.permutation(len(pair[0]))[:n])
     for name, (source, y) in study.classes.items():
         if source in loaded and loaded[source].labels is not None:
             chosen = np.flatnonzero(loaded[source].labels == y)[:n]
@@ -241,40 +230,33 @@ def load_sets(study: Study, *, seed: int, data_dir):
 
 
 def measured(
-    trained: Trained, sets: Mapping[str, Images], store: Scores, prefix: str, *, wrong=False
-) -> dict[str, Measurement]:
-    """Measurements by set, computed once.
+    trained: Trained, name: str, images, store: Scores, prefix: str, y=None
+) -> Measurement:
+    """One set, measured once.
 
     Args:
         trained: the model.
-        sets: by name.
+        name: of the set.
+        images: uint8 ``(n, h, w, c)``.
         store: where arrays are kept.
         prefix: of their names there.
-        wrong: render from the class after the likeliest.
+        y: classes to render from; by default the likeliest.
     """
-    found = {}
-    for name, images in sets.items():
-        place = f"{prefix}/{name}/{'wrong' if wrong else 'measured'}"
-        fields = [f for f in Measurement._fields if f != "sizes"]
-        if f"{place}/label" not in store.arrays:
-            print(f"measuring {len(images.images)} images: {label(name)}", flush=True)
-            made = _measure(trained, images.images, wrong)
-            store.put({f"{place}/{field}": getattr(made, field) for field in fields})
-        sizes = np.array([np.prod(shape) for shape in trained.model.shapes])
-        found[name] = Measurement(
-            **{field: store.arrays[f"{place}/{field}"] for field in fields}, sizes=sizes
+    place = f"{prefix}/{name}/{'measured' if y is None else 'given'}"
+    fields = [f for f in Measurement._fields if f != "sizes"]
+    if f"{place}/label" not in store.arrays:
+        print(f"measuring {len(images)} images: {label(name)}", flush=True)
+        made = rendering.measure(
+            trained.model,
+            trained.fit.variables,
+            images,
+            y=y,
+            batch_size=min(250, len(images)),
+            show_progress=True,
         )
-    return found
-
-
-def _measure(trained: Trained, images, wrong):
-    model, variables = trained.model, trained.fit.variables
-    options: dict[str, Any] = {"batch_size": min(250, len(images)), "show_progress": True}
-    made = rendering.measure(model, variables, images, **options)
-    if not wrong:
-        return made
-    y = (made.label + 1) % made.logits.shape[1]
-    return rendering.measure(model, variables, images, y=y, **options)
+        store.put({f"{place}/{field}": getattr(made, field) for field in fields})
+    sizes = np.array([np.prod(shape) for shape in trained.model.shapes])
+    return Measurement(**{field: store.arrays[f"{place}/{field}"] for field in fields}, sizes=sizes)
 
 
 def rendered(trained: Trained, images, y=None):

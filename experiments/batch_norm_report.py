@@ -121,8 +121,8 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
         report.Section(
             "Batch mates give OOD images away",
             "In training mode, BatchNorm normalizes by the batch. As the share r of test images "
-            "in a batch of otherwise trusted ones grows, the likelihood of OOD images falls; that "
-            f"of trusted images stays. Δ is that fall, here from r = {R1} to r = {R2}, at "
+            "in a batch of otherwise trusted ones grows, the likelihood of OOD images moves, as a "
+            f"rule down; that of trusted images stays. Δ is the size of the move, here from r = {R1} to r = {R2}, at "
             f"b = {sizes.batch_size}, over {sizes.draws} paired draws of companions and noise "
             f"(median standard error of an image's Δ: {stderr:.1f} nats).",
             figures=[

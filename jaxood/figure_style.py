@@ -1,7 +1,7 @@
 """The one style of every figure: colours, shapes, sizes, and how names and legends are set."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,20 @@ def new_figure(
 def cycle(items: Sequence[str], k: int) -> str:
     """Item ``k``, from the first again after the last."""
     return items[k % len(items)]
+
+
+def set_colours(names: Iterable[str], in_dist: str | None = None) -> dict[str, str]:
+    """Colours of sets by name, the trusted one first.
+
+    Raises:
+        ValueError: if ``in_dist`` is given and not among ``names``.
+    """
+    names = list(names)
+    if in_dist is not None and in_dist not in names:
+        raise ValueError(f"The trusted set {in_dist!r} is not among {names}.")
+    others = [name for name in names if name != in_dist]
+    colours = {} if in_dist is None else {in_dist: IN_DIST}
+    return colours | {name: cycle(OOD, k) for k, name in enumerate(others)}
 
 
 def plain_text(name: str) -> str:

@@ -23,7 +23,6 @@ from jaxood import metrics
 from jaxood.figure_style import (
     ABOVE,
     DASHED,
-    IN_DIST,
     LINE,
     MARKERS,
     OOD,
@@ -36,6 +35,7 @@ from jaxood.figure_style import (
     new_figure,
     plain_log_ticks,
     plain_text,
+    set_colours,
 )
 from jaxood.image_grid import image_grid as image_grid
 from jaxood.record import ResultRow, write_file
@@ -358,14 +358,11 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def _in_dist_first(values: Mapping[str, ArrayLike], in_dist: str) -> dict[str, NDArray]:
-    if in_dist not in values:
-        raise ValueError(f"The trusted set {in_dist!r} is not among {list(values)}.")
-    names = [in_dist, *(name for name in values if name != in_dist)]
-    return {name: np.asarray(values[name], dtype=float) for name in names}
+    return {name: np.asarray(values[name], dtype=float) for name in set_colours(values, in_dist)}
 
 
 def _colour(name: str, names: Iterable[str], in_dist: str) -> str:
-    return IN_DIST if name == in_dist else cycle(OOD, list(names).index(name) - 1)
+    return set_colours(names, in_dist)[name]
 
 
 def _bins(values: NDArray, *, log: bool, count: int = 40) -> NDArray:

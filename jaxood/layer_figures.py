@@ -12,14 +12,12 @@ from numpy.typing import ArrayLike
 
 from jaxood.figure_style import (
     DASHED,
-    IN_DIST,
     LINE,
-    OOD,
     STYLE,
-    cycle,
     label_ends,
     new_figure,
     plain_text,
+    set_colours,
 )
 
 
@@ -41,7 +39,7 @@ def layer_histograms(
     Raises:
         ValueError: if ``in_dist`` is not in ``values``.
     """
-    colours = _colours(values, in_dist)
+    colours = set_colours(values, in_dist)
     arrays = {name: np.asarray(values[name], float) for name in colours}
     layers = arrays[in_dist].shape[1]
     rows = math.ceil(layers / columns)
@@ -94,7 +92,7 @@ def layer_curves(
     Raises:
         ValueError: if ``in_dist`` is given and not in ``curves``.
     """
-    colours = _colours(curves, in_dist)
+    colours = set_colours(curves, in_dist)
     with rc_context(STYLE):
         figure, ((axes,),) = new_figure(7, 3.6)
         for name, colour in colours.items():
@@ -110,15 +108,6 @@ def layer_curves(
         if chance is not None:  # after the names: it has none
             axes.axhline(chance, **DASHED, zorder=1)
     return figure
-
-
-def _colours(names: Mapping[str, ArrayLike], in_dist: str | None) -> dict[str, str]:
-    """By name, the trusted set first."""
-    if in_dist is not None and in_dist not in names:
-        raise ValueError(f"The trusted set {in_dist!r} is not among {list(names)}.")
-    others = [name for name in names if name != in_dist]
-    colours = {} if in_dist is None else {in_dist: IN_DIST}
-    return colours | {name: cycle(OOD, k) for k, name in enumerate(others)}
 
 
 def _legend(figure: Figure, colours: Mapping[str, str], title: str) -> None:

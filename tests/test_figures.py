@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from jaxood import figures
+from jaxood import figure_style, figures
 from jaxood.record import ResultRow
 
 
@@ -113,7 +113,7 @@ def test_bpd_against_ratio_labels_each_curve(top, scale, tmp_path):
     axes = figure.axes[0]
     assert {text.get_text() for text in axes.texts} == {"Fashion-MNIST", "MNIST"}
     assert axes.get_yscale() == scale
-    assert axes.lines[0].get_color() == figures.IN_DIST
+    assert axes.lines[0].get_color() == figure_style.IN_DIST
     assert_png(figure, tmp_path / "ratio.png")
 
 

@@ -123,8 +123,8 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
             "In training mode, BatchNorm normalizes by the batch. As the share r of test images "
             "in a batch of otherwise trusted ones grows, the likelihood of OOD images moves, as a "
             "rule down; that of trusted images stays. Δ is the size of the move, here from "
-            f"r = {R1} to r = {R2}, at b = {sizes.batch_size}, over {sizes.draws} paired draws of companions and noise "
-            f"(median standard error of an image's Δ: {stderr:.1f} nats).",
+            f"r = {R1} to r = {R2}, at b = {sizes.batch_size}, over {sizes.draws} paired draws "
+            f"of companions and noise (median standard error of an image's Δ: {stderr:.1f} nats).",
             figures=[
                 report.FigureFile("ratio.png", "Bits per dimension against r (paper, Figure 3)."),
                 report.FigureFile("delta.png", "Δ of each set, on a logarithmic axis."),

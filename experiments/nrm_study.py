@@ -8,11 +8,10 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from experiments.common import Scores, UsageError, load_ood
 from experiments.recipes import Fit, fit_or_load
-from jaxood import data
+from jaxood import data, optimizers
 from jaxood.augment import crop_and_flip
 from jaxood.models import nrm_architectures
 from jaxood.models.nrm import NRM
@@ -37,8 +36,8 @@ class Recipe:
         weights: of the terms of the loss.
         steps: training steps.
         batch_size: images a step.
-        learning_rate: of Adam, at its highest: it rises for a twentieth of the steps and falls to
-            zero along a cosine.
+        algorithm: of the optimizer (`jaxood.optimizers`).
+        learning_rate: its highest; of Muon, that of kernels.
         augment: crop and flip.
         labelled: share of the images whose labels are used.
     """
@@ -51,7 +50,8 @@ class Recipe:
     weights: Weights
     steps: int
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    algorithm: Literal["muon", "adam"] = "muon"
+    learning_rate: float = 0.02
     augment: bool = False
     labelled: float = 1.0
 
@@ -67,11 +67,8 @@ class Recipe:
         )
 
     def optimizer(self):
-        """Adam on a cosine."""
-        rise = self.steps // 20
-        return optax.adam(
-            optax.warmup_cosine_decay_schedule(0, self.learning_rate, rise, self.steps)
-        )
+        """Of optax."""
+        return getattr(optimizers, self.algorithm)(self.steps, self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

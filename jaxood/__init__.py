@@ -1,7 +1,8 @@
 """Out-of-distribution detection with deep generative models, in JAX and Flax."""
 
-from jaxood import data, detector, metrics, scores, train
+from jaxood import data, detector, metrics, optimizers, scores, train
 from jaxood.density import DensityModel, bits_per_dim
+from jaxood.models.glow import glow
 from jaxood.models.nrm_architectures import all_cnn_c, all_conv_13, convpool_cnn_c, resnet
 from jaxood.models.nrm_losses import Weights, nrm_loss
 from jaxood.models.pixelcnn import pixelcnn
@@ -17,8 +18,10 @@ __all__ = [
     "convpool_cnn_c",
     "data",
     "detector",
+    "glow",
     "metrics",
     "nrm_loss",
+    "optimizers",
     "pixelcnn",
     "realnvp",
     "resnet",

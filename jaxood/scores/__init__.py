@@ -3,7 +3,8 @@
 There are two kinds, and a function's return type says which it is:
 
 - a *per-image* score is an array ``(n,)``: an image scores the same to the bit whatever images it
-  arrives with (`neg_log_prob`, `t_perm`, `typicality`, `waic`);
+  arrives with (`neg_log_prob`, `t_perm`, `typicality`,
+  `waic`, `glow_neg_log_pz`);
 - a *batch* score is an `Estimate`: the images are scored among each other, the value is a
   Monte-Carlo mean over random companions, and it comes with its standard error
   (`mixed_log_prob`, `batch_norm_delta`).
@@ -18,6 +19,7 @@ from jaxood.scores.batch_norm import (
     mixed_log_prob,
 )
 from jaxood.scores.ensemble import ensemble, ensemble_loss, waic
+from jaxood.scores.glow import glow_neg_log_pz
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality
 from jaxood.scores.mates import mates_only
 from jaxood.scores.rendering import nrm_latent
@@ -29,6 +31,7 @@ __all__ = [
     "delta",
     "ensemble",
     "ensemble_loss",
+    "glow_neg_log_pz",
     "log_prob",
     "mates_only",
     "mixed_log_prob",

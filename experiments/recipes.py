@@ -10,7 +10,8 @@ import numpy as np
 import optax
 
 from jaxood import checkpoint, record, scores, train
-from jaxood.density import DensityModel, bits_per_dim
+from jaxood.density import bits_per_dim
+from jaxood.models.glow import glow
 from jaxood.models.pixelcnn import pixelcnn
 from jaxood.models.realnvp import realnvp
 from jaxood.models.vae import vae
@@ -25,7 +26,8 @@ class Recipe:
     Attributes:
         model: its name.
         width: channels of its networks (PixelCNN++: filters).
-        depth: residual blocks (RealNVP: a coupling; PixelCNN++: a stage; the VAE has one depth).
+        depth: residual blocks (RealNVP: a coupling; PixelCNN++: a stage; the VAE has one depth),
+            or steps (Glow: a level).
         steps: training steps.
         batch_size: the paper's is 64.
         learning_rate: of Adam, constant after the warm-up.
@@ -37,7 +39,7 @@ class Recipe:
             of them by default.
     """
 
-    model: ModelName
+    model: ModelName | Literal["glow"]
     width: int
     depth: int = 1
     steps: int
@@ -53,8 +55,10 @@ class Recipe:
         """With this many training steps, if it is a number."""
         return self if steps is None else dataclasses.replace(self, steps=steps)
 
-    def build(self, image_shape) -> DensityModel:
-        """The model, for uint8 images ``(h, w, c)``."""
+    def build(self, image_shape):
+        """The `DensityModel`, for uint8 images ``(h, w, c)``."""
+        if self.model == "glow":
+            return glow(image_shape, depth=self.depth, width=self.width)
         if self.model == "realnvp":
             return realnvp(image_shape, channels=self.width, blocks=self.depth)
         if self.model == "vae":
@@ -78,7 +82,7 @@ class Trained(NamedTuple):
         row: for the results record.
     """
 
-    model: DensityModel
+    model: Any
     variables: dict[str, Any]
     losses: np.ndarray
     row: record.ModelRow

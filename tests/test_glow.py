@@ -22,11 +22,12 @@ def flow(request):
     """Two levels of two steps, away from its start, with the original convolution."""
     flow: Any = Flow(2, 2, 4, request.param, nn.Conv, image_channels=SHAPE[-1])
     x = np.random.default_rng(0).normal(size=(6, *SHAPE)).astype(np.float32)
-    return flow, perturb(jax.jit(flow.init)(jax.random.key(0), x)), x
+    initial = jax.jit(flow.init)(jax.random.key(0), x)
+    return flow, initial, perturb(initial), x
 
 
 def test_inverse_undoes_forward(flow):
-    flow, variables, x = flow
+    flow, _, variables, x = flow
     latents, _, _ = jax.jit(flow.apply)(variables, x)
     chex.assert_shape(latents, [(6, 2, 2, 4), (6, 1, 1, 16)])
     back = jax.jit(functools.partial(flow.apply, method="invert"))(variables, latents)
@@ -35,7 +36,7 @@ def test_inverse_undoes_forward(flow):
 
 def test_log_likelihood_is_a_change_of_variables(flow, float64):
     """Against the Jacobian of the map from an image to all its standard normal latents."""
-    flow, variables, x = flow
+    flow, _, variables, x = flow
     variables, x = jax.tree.map(np.float64, (variables, x))
 
     def one(x):
@@ -73,8 +74,8 @@ def test_activations_start_normalized():
 
 
 def test_the_convolution_starts_as_a_rotation_in_either_form(flow):
-    flow, _, x = flow
-    mix = flow.init(jax.random.key(0), x)["params"]["steps_1"]["step"]["mix"]
+    flow, initial, _, _ = flow
+    mix = initial["params"]["steps_1"]["step"]["mix"]
     if flow.lu:
         diagonal = np.diagonal(mix["lu"], axis1=1, axis2=2)
         np.testing.assert_allclose(diagonal.sum(1), 0, atol=1e-5)  # log |det|
@@ -89,6 +90,7 @@ def test_lu_gives_back_the_rotation():
     layer: Any = Invertible1x1(rotation=rotation)
     x = np.eye(8, dtype=np.float32)[None, None]
     (weight, log_det), _ = layer.init_with_output(jax.random.key(0), x)
+    weight: Any = weight
     np.testing.assert_allclose(weight[0, 0] @ weight[0, 0].T, np.eye(8), atol=1e-5)
     assert log_det == pytest.approx(0, abs=1e-4)
 

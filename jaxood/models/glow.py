@@ -216,6 +216,7 @@ class Flow(nn.Module):
         width: channels of the couplings' networks.
         lu: parametrize the 1x1 convolutions by their LU decomposition.
         conv: makes the convolutions.
+        image_channels: c.
     """
 
     levels: int = 3
@@ -301,7 +302,7 @@ def glow(image_shape, *, levels=3, depth=32, width=512, lu=False, conv: Callable
         raise ValueError(
             f"Glow halves images {levels} times: {h}x{w} images need a multiple of {2**levels}"
         )
-    flow = Flow(levels, depth, width, lu, conv, c)
+    flow: Any = Flow(levels, depth, width, lu, conv, c)
 
     def centred(x, key):
         return dequantize(key, x) / LEVELS - 0.5

@@ -17,7 +17,7 @@ from experiments.nrm_study import Recipe, load_sets
 from jaxood import record, report
 from jaxood.record import label
 
-STEPS = 800
+STEPS = 600
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,12 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
         f"reconstruction {w.reconstruction / 3:g}": weigh(reconstruction=w.reconstruction / 3),
         f"reconstruction {w.reconstruction * 3:g}": weigh(reconstruction=w.reconstruction * 3),
         "no negativity loss": weigh(negativity=0),
-        "path normalization 1": weigh(path=1),
-        "path normalization 10": weigh(path=10),
-        "latent term 1, path normalization 10": weigh(latent=1, path=10),
+        "no path normalization": weigh(path=0),
+        f"path normalization {w.path / 10:g}": weigh(path=w.path / 10),
+        f"path normalization {w.path * 3:g}": weigh(path=w.path * 3),
+        "latent term 1": weigh(latent=1),
+        "Adam at 2e-3": change(algorithm="adam", learning_rate=2e-3),
+        "Muon at 0.05": change(learning_rate=0.05),
         "BatchNorm": change(batch_norm=True),
         "all_conv_13 instead": change(architecture="all_conv_13"),
         "convpool_cnn_c instead": change(architecture="convpool_cnn_c"),
@@ -67,7 +70,7 @@ def main(config: Config):
     if config.preset == "small":
         recipe = dataclasses.replace(recipe, steps=STEPS)
     else:
-        chosen = ("the recipe", "path normalization 1")
+        chosen = ("the recipe", "no path normalization")
     images, sets, absent = load_sets(study, seed=config.seed, data_dir=config.data_dir)
     store = Scores(out / "scores.npz")
     found = {}

@@ -36,7 +36,7 @@ FAMILIES = (
     ("cifar10 (automobile)", "cifar10 (truck)", "cifar100 (pickup truck)"),
     ("celeb_a/scaled_0.8", "cifar100 (girl)"),
 )
-WEIGHTS = Weights(cross_entropy=1, reconstruction=10, negativity=40, path=0)
+WEIGHTS = Weights(cross_entropy=1, reconstruction=10, negativity=40, path=30)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Preset:
 
 PRESETS = {
     "smoke": Preset(Recipe(width=4, weights=WEIGHTS, steps=6, batch_size=16), 32, 32),
-    "small": Preset(Recipe(width=16, weights=WEIGHTS, steps=2000), 2000, 2000),
+    "small": Preset(Recipe(width=16, weights=WEIGHTS, steps=1000), 2000, 2000),
     # The paper's network and images; it states no training. 200 epochs, as is usual for it.
     "paper": Preset(
         Recipe(
@@ -58,7 +58,6 @@ PRESETS = {
             weights=WEIGHTS,
             steps=78_100,
             batch_size=128,
-            learning_rate=1e-3,
             augment=True,
         ),
         5000,

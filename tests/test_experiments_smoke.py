@@ -52,6 +52,6 @@ def test_sampling_speed_compares_equal_images(capsys):
 def test_ablation_compares_variants(tmp_path, run):
     run("experiments.nrm_ablation", "--preset", "smoke", "--out", tmp_path / "run")
     made = record.Record.from_json((tmp_path / "run" / "results.json").read_text())
-    variants = {"the recipe", "path normalization 1"}
+    variants = {"the recipe", "no path normalization"}
     assert made.extra["quality"].keys() == variants
     assert {row.params["variant"] for row in made.sweeps} == variants

@@ -19,7 +19,7 @@ def adam(steps, learning_rate=1e-3):
 
 
 def muon(steps, learning_rate=0.02, other_learning_rate=2e-3):
-    """Muon (Jordan et al. 2024) for kernels, Adam for biases and scales.
+    """Muon (Jordan et al. 2024) for kernels, NAdam for biases and scales.
 
     A kernel moves by an orthogonal matrix from its inputs, space and channels, to its outputs: all
     its singular directions at one rate. A neural rendering model uses its kernels both ways, so

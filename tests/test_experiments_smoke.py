@@ -24,6 +24,7 @@ from jaxood import record
             ("--models", "2", "--no-negativity", "--augment"),
             {("nrm, seed 0", "photos"), ("nrm, seed 1", "photos")},
         ),
+        ("glow_cifar", (), {("glow", "photos"), ("vae", "photos"), ("nrm", "photos")}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

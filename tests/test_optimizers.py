@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,7 @@ def test_muon_moves_kernels_by_orthogonal_matrices_and_biases_as_nadam_does():
         assert (matrix * np.reshape(grads[name], matrix.shape)).sum() < 0
     # Adam's first step is the sign of the gradient, here with Nesterov's look ahead (NAdam).
     adam = optax.nadam(0.01)
-    expected, _ = adam.update(grads["bias"], adam.init(params()["bias"]))
+    expected: Any = adam.update(grads["bias"], adam.init(params()["bias"]))[0]
     np.testing.assert_allclose(updates["bias"], expected, rtol=1e-5)
     assert (np.sign(updates["bias"]) == -np.sign(grads["bias"])).all()
 

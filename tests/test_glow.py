@@ -90,7 +90,7 @@ def test_lu_gives_back_the_rotation():
     layer: Any = Invertible1x1(rotation=rotation)
     x = np.eye(8, dtype=np.float32)[None, None]
     out: Any = layer.init_with_output(jax.random.key(0), x)[0]
-    weight, log_det = out
+    weight, log_det = np.asarray(out[0]), out[1]
     np.testing.assert_allclose(weight[0, 0] @ weight[0, 0].T, np.eye(8), atol=1e-5)
     assert log_det == pytest.approx(0, abs=1e-4)
 

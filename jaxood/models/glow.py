@@ -104,9 +104,10 @@ def lu_rotations(count, channels, seed):
         p, lower, upper = linalg.lu(rotation)
         diagonal = np.diag(upper)
         permutations.append(p.argmax(1))
-        signs.append(np.sign(diagonal))
-        packed.append(np.tril(lower, -1) + np.triu(upper, 1) + np.diag(np.log(np.abs(diagonal))))
-    return np.stack(permutations), np.float32(signs), np.float32(packed)
+        signs.append(np.sign(diagonal).astype(np.float32))
+        triangles = np.tril(lower, -1) + np.triu(upper, 1)
+        packed.append(np.float32(triangles + np.diag(np.log(np.abs(diagonal)))))
+    return np.stack(permutations), np.stack(signs), np.stack(packed)
 
 
 class ZeroConv(nn.Module):

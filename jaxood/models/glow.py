@@ -101,7 +101,8 @@ def lu_rotations(count, channels, seed):
     rotations = special_ortho_group.rvs(channels, size=count, random_state=seed)
     permutations, signs, packed = [], [], []
     for rotation in rotations.reshape(count, channels, channels):
-        p, lower, upper = linalg.lu(rotation)
+        factors: Any = linalg.lu(rotation)
+        p, lower, upper = factors
         diagonal = np.diag(upper)
         permutations.append(p.argmax(1))
         signs.append(np.sign(diagonal).astype(np.float32))

@@ -36,7 +36,7 @@ FAMILIES = (
     ("cifar10 (automobile)", "cifar10 (truck)", "cifar100 (pickup truck)"),
     ("celeb_a/scaled_0.8", "cifar100 (girl)"),
 )
-WEIGHTS = Weights(cross_entropy=1, reconstruction=10, negativity=40, path=30)
+WEIGHTS = Weights(cross_entropy=1, reconstruction=10, negativity=40, path=3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from jaxood import record, report
 from jaxood.record import label
 
 STEPS = 600
+SCORES = ("nrm_latent", "nrm_latent_mean", "nrm_profile", "nrm_switches")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def main(config: Config):
         sweeps=[
             dataclasses.replace(row, params=row.params | {"variant": name})
             for name, results in found.items()
-            for row in results.rows(["nrm_latent", "nrm_latent_mean", "nrm_profile"])
+            for row in results.rows(SCORES)
         ],
         extra={
             "quality": {name: r.quality(config.seed)._asdict() for name, r in found.items()},
@@ -112,6 +113,7 @@ def _write(found: dict[str, Results], made: record.Record, recipe: Recipe, out: 
             f"{q.reconstruction:.4f}",
             f"{100 * q.negative:.0f} %",
             f"{100 * q.spread:.0f} %",
+            f"{100 * q.share:.1f} %",
             f"{correlation:.2f}".replace("-", "−"),
         ]
 
@@ -131,12 +133,21 @@ def _write(found: dict[str, Results], made: record.Record, recipe: Recipe, out: 
             report.Section(
                 "What the choice was made on",
                 "Trusted test images, evaluation mode. Spread: standard deviation over mean of "
-                "log p(z*|y*). The last column is the correlation of log p(z*|y*) with the "
-                "image's energy |x|²: −1 is what perfect rendering brings.",
+                "log p(z*|y*); share: its size over that of ⟨x, h(0)⟩, the rest of the logit, near "
+                "0 where the biases have collapsed. The last column is the correlation of "
+                "log p(z*|y*) with the image's energy |x|²: −1 is what perfect rendering brings.",
                 tables=[
                     report.Table(
                         "On trusted images",
-                        ["variant", "accuracy", "error a pixel", "h below zero", "spread", "|x|²"],
+                        [
+                            "variant",
+                            "accuracy",
+                            "error a pixel",
+                            "h below zero",
+                            "spread",
+                            "share of the logit",
+                            "|x|²",
+                        ],
                         [quality(name, results) for name, results in found.items()],
                     )
                 ],
@@ -151,7 +162,7 @@ def _write(found: dict[str, Results], made: record.Record, recipe: Recipe, out: 
                         ["variant", *map(label, judged)],
                         [auroc(name, results, score) for name, results in found.items()],
                     )
-                    for score in ("nrm_latent", "nrm_latent_mean", "nrm_profile")
+                    for score in SCORES
                 ],
             ),
         ],

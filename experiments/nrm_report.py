@@ -22,6 +22,7 @@ BEYOND = {
     "nrm_latent_per_energy": "per energy",
     "nrm_latent_waic": "WAIC",
     "nrm_profile": "profile",
+    "nrm_switches": "switches",
 }
 
 
@@ -60,7 +61,9 @@ def write(
         report.Section(
             "The likelihood of the latents",
             "The paper's score: −log p(z*|y*) up to a constant, the latents being the ReLU and "
-            "max-pool masks of the forward pass. Higher scores mean more OOD. " + brackets,
+            "max-pool masks of the forward pass. Higher scores mean more OOD. "
+            + brackets
+            + _agreement_text(results),
             tables=[_table_1(results), _auroc_table(results, MAIN, "AUROC of the paper's scores")],
             figures=[
                 report.FigureFile(
@@ -88,7 +91,8 @@ def write(
             "energy. WAIC over the seeds. The profile: Mahalanobis distance of the latent and "
             "reconstruction terms of all layers from those of "
             f"{study.null_images:,} held-out trusted images; no layer and no sign to choose. "
-            + brackets,
+            "Switches: the same distance of the share of switches that are on at every layer, of "
+            "which the paper says that it differs (Appendix E). " + brackets,
             tables=[_auroc_table(results, BEYOND, "AUROC of scores beyond the paper")],
             figures=[report.FigureFile("profile.png", "The profile of all layers, first seed.")],
         ),
@@ -235,6 +239,7 @@ def _quality_table(results: Results, without: Results | None):
                 f"{q.wrong_label:.4f}",
                 f"{100 * q.negative:.0f} %",
                 f"{100 * q.spread:.0f} %",
+                f"{100 * q.share:.1f} %",
             ]
         )
     return report.Table(
@@ -246,8 +251,20 @@ def _quality_table(results: Results, without: Results | None):
             "from a wrong class",
             "h below zero",
             "spread of log p(z*|y*)",
+            "its share of the logit",
         ],
         lines,
+    )
+
+
+def _agreement_text(results: Results):
+    agreement = results.agreement()
+    if agreement is None:
+        return ""
+    return (
+        f" Two models of different seeds agree on test images of {label(results.study.in_dist)} "
+        f"with a correlation of {format_cell(round(agreement, 2))}: a score that is noise would "
+        "have 0."
     )
 
 

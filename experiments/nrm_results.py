@@ -22,6 +22,8 @@ class Quality(NamedTuple):
         reconstruction: mean squared error of a pixel, in the range [-1, 1].
         negative: share of h(l) below zero, mean over layers.
         spread: standard deviation over mean of log p(z*|y*).
+        share: mean of |log p(z*|y*)| over that of <x, h(0)>, the other part of the logit: near 0
+            the biases have collapsed.
         wrong_label: mean squared error of a pixel, rendered from another class.
     """
 
@@ -29,6 +31,7 @@ class Quality(NamedTuple):
     reconstruction: float
     negative: float
     spread: float
+    share: float
     wrong_label: float
 
 
@@ -121,6 +124,7 @@ class Results:
         """On trusted test images."""
         m, images = self.measurements[seed][self.study.in_dist], self.sets[self.study.in_dist]
         log_prob = -rendering.latent(m)
+        logit = np.take_along_axis(m.logits, m.label[:, None], axis=1)[:, 0]
 
         def pixel_error(m):
             return float(m.reconstruction[:, 0].mean() / m.sizes[0])
@@ -130,6 +134,7 @@ class Results:
             reconstruction=pixel_error(m),
             negative=float(m.negative.mean()),
             spread=float(abs(log_prob.std() / log_prob.mean())),
+            share=float(np.abs(log_prob).mean() / np.abs(logit - log_prob).mean()),
             wrong_label=pixel_error(self.wrong[seed]),
         )
 
@@ -164,6 +169,16 @@ class Results:
             )
         correlation, slope = np.mean(found, axis=0)
         return float(correlation), float(slope)
+
+    def agreement(self):
+        """Mean correlation of log p(z*|y*) of trusted images between two models; None for one.
+
+        Near 0, what one model makes of an image says nothing of what another does: noise.
+        """
+        by_seed = self.values(self.study.in_dist, "nrm_latent")
+        if len(by_seed) < 2:
+            return None
+        return float(np.corrcoef(by_seed)[np.triu_indices(len(by_seed), 1)].mean())
 
     def active(self, name):
         """Mean share of switches that are on, by layer, over images and models: ``(L,)``."""

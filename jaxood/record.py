@@ -241,6 +241,7 @@ _LABELS = {
     "nrm_neg_log_prob": "−log p(x), NRM",
     "nrm_neg_log_prob_mean": "−log p(x), NRM, mean",
     "nrm_profile": "NRM profile",
+    "nrm_switches": "NRM switches",
     "t_perm": "Tₚₑᵣₘ",
     "waic": "WAIC",
 }

@@ -225,9 +225,10 @@ def made_up(n, seed):
     common = rng.normal(size=(n, 1))
     latent = np.array([100.0, -0.01]) * (common + 0.1 * rng.normal(size=(n, 2)))
     reconstruction = np.exp(np.array([1.0, -3.0, 5.0]) + 0.2 * rng.normal(size=(n, 3)))
+    active = np.exp(np.array([-1.0, -3.0]) + 0.1 * rng.normal(size=(n, 2)))
     zero = np.zeros((n, 2), np.float32)
     return rendering.Measurement(
-        np.zeros(n, int), zero, latent, reconstruction, np.ones(n), zero, zero, np.ones(3)
+        np.zeros(n, int), zero, latent, reconstruction, np.ones(n), active, zero, np.ones(3)
     )
 
 
@@ -244,6 +245,14 @@ def test_the_profile_of_trusted_images_is_chi_squared_and_finds_one_odd_layer():
     assert np.median(parted) > 10
 
 
+def test_switches_find_a_layer_with_too_few_or_too_many_on():
+    trusted, fresh = made_up(2000, 0), made_up(2000, 1)
+    assert abs(rendering.switches(fresh, trusted).mean() - 2) < 0.2  # two normal terms
+    for factor in (0.6, 1.6):  # five standard deviations of its logarithm
+        odd = rendering.switches(fresh._replace(active=fresh.active * [1, factor]), trusted)
+        assert odd.mean() > 20
+
+
 def test_calibrated_scores():
     m = measured()
     scores = rendering.calibrated_scores(m, m)
@@ -255,3 +264,4 @@ def test_calibrated_scores():
         scores["nrm_latent_class_centred"], rendering.class_centred(own, m.label, own, m.label)
     )
     np.testing.assert_array_equal(scores["nrm_profile"], rendering.profile(m, m))
+    np.testing.assert_array_equal(scores["nrm_switches"], rendering.switches(m, m))

@@ -299,10 +299,32 @@ def profile(measurement, trusted):
     Returns:
         float32 ``(n,)``, squared distances, higher = more OOD.
     """
+    return _distance(measurement, trusted, lambda m: np.hstack([m.latent, _log(m.reconstruction)]))
 
-    def terms(m):
-        return np.hstack([m.latent, np.log(m.reconstruction + np.finfo(np.float32).tiny)])
 
+def switches(measurement, trusted):
+    """Distance from the switches of trusted images, layer by layer: a per-image score.
+
+    The paper shows that the mean switches of OOD images differ (Appendix E) and makes no score of
+    it. Here: the Mahalanobis distance of the logarithm of the share of switches that are on, at
+    every layer, from held-out trusted images, as in `profile`.
+
+    Args:
+        measurement: of the images to judge.
+        trusted: `Measurement` of held-out trusted images.
+
+    Returns:
+        float32 ``(n,)``, squared distances, higher = more OOD.
+    """
+    return _distance(measurement, trusted, lambda m: _log(m.active))
+
+
+def _log(values):
+    return np.log(values + np.finfo(np.float32).tiny)
+
+
+def _distance(measurement, trusted, terms):
+    """Squared Mahalanobis distance of ``terms`` ``(n, k)`` from those of trusted images."""
     reference = StandardScaler().fit(terms(trusted))
     covariance = LedoitWolf().fit(reference.transform(terms(trusted)))
     return covariance.mahalanobis(reference.transform(terms(measurement))).astype(np.float32)
@@ -363,12 +385,13 @@ def calibrated_scores(measurement, trusted):
 
     Returns:
         ``nrm_latent_two_sided`` (distance from the trusted mean), ``nrm_latent_class_centred``
-        (see `class_centred`) and ``nrm_profile`` (see `profile`), each float32 ``(n,)``, higher =
-        more OOD.
+        (see `class_centred`), ``nrm_profile`` (see `profile`) and ``nrm_switches`` (see
+        `switches`), each float32 ``(n,)``, higher = more OOD.
     """
     own, reference = latent(measurement), latent(trusted)
     return {
         "nrm_latent_two_sided": typicality(-own, -reference),
         "nrm_latent_class_centred": class_centred(own, measurement.label, reference, trusted.label),
         "nrm_profile": profile(measurement, trusted),
+        "nrm_switches": switches(measurement, trusted),
     }

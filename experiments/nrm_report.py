@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from experiments.nrm_claims import Claim
 from experiments.nrm_figures import TOP, families
 from experiments.nrm_paper import RECONSTRUCTION, TABLE_1
@@ -259,7 +261,7 @@ def _quality_table(results: Results, without: Results | None):
 
 def _agreement_text(results: Results):
     agreement = results.agreement()
-    if agreement is None:
+    if np.isnan(agreement):
         return ""
     return (
         f" Two models of different seeds agree on test images of {label(results.study.in_dist)} "

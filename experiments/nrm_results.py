@@ -170,14 +170,14 @@ class Results:
         correlation, slope = np.mean(found, axis=0)
         return float(correlation), float(slope)
 
-    def agreement(self):
-        """Mean correlation of log p(z*|y*) of trusted images between two models; None for one.
+    def agreement(self) -> float:
+        """Mean correlation of log p(z*|y*) of trusted images between two models; NaN for one.
 
         Near 0, what one model makes of an image says nothing of what another does: noise.
         """
         by_seed = self.values(self.study.in_dist, "nrm_latent")
         if len(by_seed) < 2:
-            return None
+            return np.nan
         return float(np.corrcoef(by_seed)[np.triu_indices(len(by_seed), 1)].mean())
 
     def active(self, name):

@@ -18,6 +18,7 @@ from jaxood import record, report
 from jaxood.record import label
 
 STEPS = 600
+IMAGES = 1000
 SCORES = ("nrm_latent", "nrm_latent_mean", "nrm_profile", "nrm_switches")
 
 
@@ -65,11 +66,13 @@ def main(config: Config):
     """Run the experiment."""
     common.use_platform(config.platform)
     study = nrm_cifar.Config(preset=config.preset, seed=config.seed, models=1).study()
+    study = dataclasses.replace(study, classes={}, families=())
     out = config.out or Path(f"runs/nrm_ablation-{config.preset}")
     common.open_run(out, "nrm_ablation", config)
     recipe, chosen = study.recipe, None
     if config.preset == "small":
         recipe = dataclasses.replace(recipe, steps=STEPS)
+        study = dataclasses.replace(study, images=IMAGES, null_images=IMAGES)
     else:
         chosen = ("the recipe", "no path normalization")
     images, sets, absent = load_sets(study, seed=config.seed, data_dir=config.data_dir)

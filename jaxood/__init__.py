@@ -1,6 +1,6 @@
 """Out-of-distribution detection with deep generative models, in JAX and Flax."""
 
-from jaxood import data, detector, metrics, scores, train
+from jaxood import data, detector, metrics, parallel, scores, train
 from jaxood.density import DensityModel, bits_per_dim
 from jaxood.models.nrm_architectures import all_cnn_c, all_conv_13, convpool_cnn_c, resnet
 from jaxood.models.nrm_losses import Weights, nrm_loss
@@ -19,6 +19,7 @@ __all__ = [
     "detector",
     "metrics",
     "nrm_loss",
+    "parallel",
     "pixelcnn",
     "realnvp",
     "resnet",

@@ -1,5 +1,6 @@
 """What all experiments share: flags, the platform, the run folder, errors a person can act on."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -107,9 +108,10 @@ def start(flags: Flags):
     """
     if flags.platform != "auto":
         jax.config.update("jax_platforms", flags.platform)
-    try:
-        if flags.devices is not None:
+    if flags.devices is not None:
+        with contextlib.suppress(RuntimeError):  # where JAX runs, it has the devices it has
             jax.config.update("jax_num_cpu_devices", flags.devices)
+    try:
         parallel.start(flags.coordinator, flags.processes, flags.process_id)
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"the processes cannot share a run: {error}") from error

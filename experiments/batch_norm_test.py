@@ -51,7 +51,7 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
         experiment=study.experiment,
         seed=flags.seed,
         preset=study.preset,
-        environment=environment(),
+        environment=environment(flags.devices),
         models=models,
         bpd=results.bpd_rows(),
         results=rows,

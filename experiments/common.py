@@ -81,7 +81,7 @@ def run(main: Callable, config_type: type, description: str | None):
     except KeyboardInterrupt:
         _exit("\nstopped: the same command goes on from the last checkpoint")
     except Exception as error:
-        if jax.process_count() == 1:
+        if not jax.distributed.is_initialized():
             raise
         if not parallel.lost_another(error):
             traceback.print_exc()
@@ -93,7 +93,7 @@ def run(main: Callable, config_type: type, description: str | None):
 
 
 def _exit(message: str):
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():
         sys.exit(message)
     # At a regular exit JAX would wait for the other processes, and they wait for this one.
     print(message, file=sys.stderr, flush=True)
@@ -180,15 +180,15 @@ def _open_run(out: Path, experiment: str, config: Flags) -> Path:
     return out
 
 
-def environment() -> dict:
-    """What a results record says about where it was made."""
-    devices = jax.devices()
+def environment(devices: int | None = None) -> dict:
+    """What a results record says about where it was made, on so many devices a process."""
+    used = parallel.mesh(devices).devices
     return {
         "jaxood": version("jaxood"),
         "jax": jax.__version__,
         "flax": version("flax"),
         "python": platform.python_version(),
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "devices": f"{used.size} x {used[0].device_kind}",
     }
 
 

@@ -112,7 +112,7 @@ def main(config: Config) -> record.Record:
         experiment="fooling",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         models=[p.row, q.row],
         bpd=results.bpd_rows(),
         results=results.main_rows(),

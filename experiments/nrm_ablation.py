@@ -83,7 +83,7 @@ def main(config: Config):
         experiment="nrm_ablation",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         sweeps=[
             dataclasses.replace(row, params=row.params | {"variant": name})
             for name, results in found.items()

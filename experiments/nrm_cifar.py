@@ -157,7 +157,7 @@ def main(config: Config):
         experiment="nrm_cifar",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         models=[
             record.ModelRow(
                 name=f"nrm, seed {seed}",

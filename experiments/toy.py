@@ -100,7 +100,7 @@ def main(config: Config):
         experiment="toy",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         models=[o.model for o in outcomes],
         results=[row for o in outcomes for row in o.results],
         sweeps=[row for o in outcomes for row in o.sweeps],

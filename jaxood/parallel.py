@@ -15,6 +15,7 @@ import pickle
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
@@ -54,11 +55,12 @@ def mesh(devices=None):
 
 def mesh_of(tree):
     """The mesh that a pytree was put on by `replicate`; else one of a single device."""
-    for leaf in jax.tree.leaves(tree):
-        sharding = getattr(leaf, "sharding", None)
+    shardings = [leaf.sharding for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    for sharding in shardings:
         if isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == (AXIS,):
             return sharding.mesh
-    return Mesh(np.array(jax.local_devices()[:1]), (AXIS,))
+    devices = shardings[0].device_set if shardings else jnp.zeros(()).devices()
+    return Mesh(np.array([*devices][:1]), (AXIS,))
 
 
 def replicate(tree, mesh):
@@ -168,8 +170,11 @@ def start(coordinator=None, processes=None, process_id=None):
         RuntimeError: if a cluster was found and JAX cannot join it.
     """
     given = (coordinator, processes, process_id)
+    alone = processes == 1 and coordinator is None
     found = given == (None,) * 3
-    if (processes == 1 and coordinator is None) or (found and not _in_cluster()):
+    if alone or jax.distributed.is_initialized():
+        return
+    if found and not (_in_cluster() or _on_tpu()):
         return
     if not found:
         if None in given:
@@ -178,7 +183,12 @@ def start(coordinator=None, processes=None, process_id=None):
             raise ValueError(f"the coordinator is host:port, for instance {coordinator}:1234")
         if not 0 <= process_id < processes:
             raise ValueError(f"process ids go from 0 to {processes - 1}, not {process_id}")
-    jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    try:
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except Exception:
+        if found and not _in_cluster():
+            return  # a TPU of no pod, such as Colab's
+        raise
     # JAX keeps SIGTERM for a preemption service that nobody asks here: let it end the process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -187,14 +197,19 @@ def _in_cluster():
     """Whether this is one of several processes, as far as the environment says."""
     environ = os.environ
     hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
-    # On a TPU's own machine, jax sets the last two when it is imported; its pod is known to the
-    # metadata server alone.
     return (
         int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
         or {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environ.keys()
         or "," in hosts
-        or (environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in environ)
     )
+
+
+def _on_tpu():
+    """Whether this is a TPU's own machine, whose metadata server may know of a pod.
+
+    JAX sets the first variable when it is imported there, the second where nobody is to be asked.
+    """
+    return os.environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in os.environ
 
 
 def is_writer():

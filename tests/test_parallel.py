@@ -14,8 +14,9 @@ from conftest import ROOT, command, initial
 
 from experiments import common, quickstart
 from jaxood import parallel, scores, train
-from jaxood.models import nrm_architectures
+from jaxood.models.nrm import nrm
 from jaxood.models.nrm_losses import Weights, nrm_loss
+from jaxood.models.nrm_network import Layer
 from jaxood.scores import rendering
 
 
@@ -64,7 +65,8 @@ def test_training_step_of_a_flow_is_the_same_on_eight_devices(flow):
 
 @pytest.fixture(scope="module")
 def small_nrm(flow):
-    model = nrm_architectures.all_cnn_c((8, 8, 1), classes=4, width=4, batch_norm=True)
+    layers = [Layer(4, batch_norm=True), Layer(6, stride=2, batch_norm=True)]
+    model = nrm((8, 8, 1), layers, classes=4, batch_norm=True)
     return model, initial(model.init, flow.images)
 
 

@@ -65,7 +65,7 @@ def test_training_step_of_a_flow_is_the_same_on_eight_devices(flow):
 
 @pytest.fixture(scope="module")
 def small_nrm(flow):
-    layers = [Layer(4, batch_norm=True), Layer(6, stride=2, batch_norm=True)]
+    layers = [Layer(4), Layer(6, stride=2)]
     model = nrm((8, 8, 1), layers, classes=4, batch_norm=True)
     return model, initial(model.init, flow.images)
 

@@ -16,20 +16,27 @@ from experiments.common import (
     environment,
     load_ood,
     open_run,
-    use_platform,
+    start,
 )
 from experiments.recipes import Recipe, Trained, trained
-from jaxood import data, record, scores
+from jaxood import data, parallel, record, scores
 from jaxood.record import label
 
 
 def run(study: Study, flags: Flags, out: Path) -> record.Record:
     """Train, score, and write the record and the report into ``out``; resume what is there."""
-    use_platform(flags.platform)
+    start(flags)
     open_run(out, study.experiment, flags)
     images, sets, absent = _load(study, flags)
     study = dataclasses.replace(study, ood=tuple(name for name in study.ood if name in sets))
-    fit = trained(study.recipe, study.in_dist, images, seed=flags.seed, directory=out / "model")
+    fit = trained(
+        study.recipe,
+        study.in_dist,
+        images,
+        seed=flags.seed,
+        devices=flags.devices,
+        directory=out / "model",
+    )
     log_probs, seconds = _score(study, flags, fit, images, sets, out)
     own_batch = _own_batch(study, flags, fit, images, sets, out)
     mixed = _contaminate(study, flags, fit, images, sets, out)
@@ -44,16 +51,17 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
         experiment=study.experiment,
         seed=flags.seed,
         preset=study.preset,
-        environment=environment(),
+        environment=environment(flags.devices),
         models=models,
         bpd=results.bpd_rows(),
         results=rows,
         sweeps=results.sweep_rows() + contamination_rows(study, mixed),
         extra={"calibration": results.calibration(), "absent": absent},
     )
-    batch_norm_report.draw(study, results, rows, samples, sets, fit.losses, out / "figures")
-    page = batch_norm_report.write(study, results, made, out)
-    print(f"{results.headline()}\nreport: {page}")
+    if parallel.is_writer():
+        batch_norm_report.draw(study, results, rows, samples, sets, fit.losses, out / "figures")
+        page = batch_norm_report.write(study, results, made, out)
+        print(f"{results.headline()}\nreport: {page}")
     return made
 
 
@@ -121,7 +129,14 @@ def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
 
 def _ensemble(study: Study, recipe: Recipe, flags: Flags, trusted, sets, out: Path):
     """Row of an ensemble, and its evaluation-mode log-likelihoods ``{set: (members, n)}``."""
-    fit = trained(recipe, study.in_dist, trusted, seed=flags.seed, directory=out / "ensemble")
+    fit = trained(
+        recipe,
+        study.in_dist,
+        trusted,
+        seed=flags.seed,
+        devices=flags.devices,
+        directory=out / "ensemble",
+    )
     store, members = Scores(out / "scores.npz"), {}
     for name, images in sets.items():
 

@@ -1,11 +1,14 @@
 """What all experiments share: flags, the platform, the run folder, errors a person can act on."""
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +18,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxood import data
+from jaxood import data, parallel
 from jaxood.checkpoint import Unreadable
 from jaxood.data import DataError
 from jaxood.record import write_file
@@ -41,10 +44,30 @@ class Flags:
     started again with the same folder resumes."""
     seed: int = 0
     """Seed of the initial parameters, the order of the images and all noise."""
+    devices: int | None = None
+    """Devices that a process trains and scores on, by default all of the platform's. On the CPU,
+    this many are simulated."""
+    coordinator: str | None = None
+    """host:port of process 0, where several processes share a run; give --processes and
+    --process-id too, and the same flags to all. On TPU pods, Slurm and Kubernetes all three are
+    found by themselves."""
+    processes: int | None = None
+    """Number of processes that share this run; 1 runs alone wherever it is."""
+    process_id: int | None = None
+    """Which of them this is, from 0. Process 0 writes."""
 
 
 # Where a run happens is not what it computes: these may change when a run is resumed.
-_NOT_SETTINGS = ("platform", "data_dir", "out", "trusted_run")
+_NOT_SETTINGS = (
+    "platform",
+    "data_dir",
+    "out",
+    "trusted_run",
+    "devices",
+    "coordinator",
+    "processes",
+    "process_id",
+)
 
 
 def run(main: Callable, config_type: type, description: str | None):
@@ -52,14 +75,57 @@ def run(main: Callable, config_type: type, description: str | None):
     config = tyro.cli(config_type, description=description)
     try:
         main(config)
+        parallel.wait_for_all()
     except (UsageError, DataError, Diverged, Unreadable) as error:
-        sys.exit(f"error: {error}")
+        _exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped: the same command goes on from the last checkpoint")
+        _exit("\nstopped: the same command goes on from the last checkpoint")
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if not parallel.lost_another(error):
+            traceback.print_exc()
+            _exit("error: this process failed, and the others will end")
+        _exit(
+            "error: another process of this run ended, or cannot be reached. Start all of them "
+            f"again: they go on from the last checkpoint. ({error})"
+        )
+
+
+def _exit(message: str):
+    if not jax.distributed.is_initialized():
+        sys.exit(message)
+    # At a regular exit JAX would wait for the other processes, and they wait for this one.
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def start(flags: Flags):
+    """Find the devices and the other processes; call it before any other use of JAX.
+
+    Raises:
+        UsageError: if something that was asked for is not there.
+    """
+    if flags.platform != "auto":
+        jax.config.update("jax_platforms", flags.platform)
+    if flags.devices is not None:
+        with contextlib.suppress(RuntimeError):  # where JAX runs, it has the devices it has
+            jax.config.update("jax_num_cpu_devices", flags.devices)
+    try:
+        parallel.start(flags.coordinator, flags.processes, flags.process_id)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"the processes cannot share a run: {error}") from error
+    use_platform(flags.platform)
+    try:
+        parallel.mesh(flags.devices)
+    except ValueError as error:
+        raise UsageError(f"--devices {flags.devices}: {error}") from error
+    if not parallel.is_writer():
+        sys.stdout = open(os.devnull, "w")
 
 
 def use_platform(name: str):
-    """Make JAX run on ``name``; call it before any other use of JAX.
+    """Make JAX run on ``name``.
 
     Raises:
         UsageError: if there is no such accelerator.
@@ -80,7 +146,7 @@ def use_platform(name: str):
 
 
 def open_run(out: Path, experiment: str, config: Flags) -> Path:
-    """Make the run folder, or find in it the same run to resume.
+    """Make the run folder, or find in it the same run to resume; process 0 does.
 
     Returns:
         ``out``.
@@ -88,6 +154,10 @@ def open_run(out: Path, experiment: str, config: Flags) -> Path:
     Raises:
         UsageError: if the folder holds another configuration, or files of something else.
     """
+    return parallel.on_writer(_open_run, out, experiment, config)
+
+
+def _open_run(out: Path, experiment: str, config: Flags) -> Path:
     settings = {"experiment": experiment} | {
         k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_SETTINGS
     }
@@ -110,15 +180,15 @@ def open_run(out: Path, experiment: str, config: Flags) -> Path:
     return out
 
 
-def environment() -> dict:
-    """What a results record says about where it was made."""
-    devices = jax.devices()
+def environment(devices: int | None = None) -> dict:
+    """What a results record says about where it was made, on so many devices a process."""
+    used = parallel.mesh(devices).devices
     return {
         "jaxood": version("jaxood"),
         "jax": jax.__version__,
         "flax": version("flax"),
         "python": platform.python_version(),
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "devices": f"{used.size} x {used[0].device_kind}",
     }
 
 
@@ -155,15 +225,15 @@ def load_ood(names: Sequence[str], *, trusted: str, shape: tuple[int, ...], data
 
 
 class Scores:
-    """Arrays by name in one ``scores.npz``: what was computed once is not computed again."""
+    """Arrays by name in one ``scores.npz``: what was computed once is not computed again.
+
+    Process 0 reads and writes the file; all have the arrays.
+    """
 
     def __init__(self, path: Path):
         """Open ``path``, or start empty where there is no such file."""
         self.path = path
-        self.arrays: dict[str, np.ndarray] = {}
-        if path.exists():
-            with np.load(path, allow_pickle=False) as arrays:
-                self.arrays = dict(arrays)
+        self.arrays: dict[str, np.ndarray] = parallel.on_writer(_load_arrays, path)
 
     def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """The array ``name``; computed, and written to disk with all others, if it is new."""
@@ -174,6 +244,8 @@ class Scores:
     def put(self, arrays: Mapping[str, np.ndarray]):
         """Keep arrays, and write them to disk with all others."""
         self.arrays |= arrays
+        if not parallel.is_writer():
+            return
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **self.arrays)  # pyright: ignore[reportArgumentType]
         write_file(self.path, buffer.getvalue())
@@ -184,3 +256,10 @@ class Scores:
         values = self.get(name, compute)
         seconds = self.get(f"seconds/{name}", lambda: np.array(time.monotonic() - start))
         return values, float(seconds)
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

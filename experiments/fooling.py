@@ -20,7 +20,7 @@ from experiments.common import Scores, UsageError
 from experiments.fooling_results import RATIOS, TEMPERATURES, Attack, Results, null_name
 from experiments.fooling_search import find_temperature, sampler
 from experiments.recipes import Trained, trained
-from jaxood import data, record, scores
+from jaxood import data, parallel, record, scores
 from jaxood.record import label
 
 
@@ -82,21 +82,29 @@ CHUNK = {"smoke": 64, "small": 128, "paper": 256}
 
 def main(config: Config) -> record.Record:
     """Run the experiment."""
-    common.use_platform(config.platform)
+    common.start(config)
     pair = PAIRS[config.model]
     out = config.out or Path(f"runs/fooling-{config.model}-{config.preset}")
-    p_directory = trusted_directory(config, pair, out)
+    p_directory = parallel.on_writer(trusted_directory, config, pair, out)
     common.open_run(out, "fooling", config)
     recipe = pair.presets[config.model, config.preset].recipe.with_steps(config.steps)
     names = SMOKE_SETS if config.preset == "smoke" else pair.sets
     images, sets, note = _load(config, *names)
-    p = trained(recipe, names[0], images[0], seed=config.seed, directory=p_directory)
+    p = trained(
+        recipe,
+        names[0],
+        images[0],
+        seed=config.seed,
+        devices=config.devices,
+        directory=p_directory,
+    )
     # Another seed, so that the two networks do not start alike.
     q = trained(
         recipe.with_steps(config.steps or ATTACKER_STEPS.get(config.preset)),
         names[1],
         images[1],
         seed=config.seed + 1,
+        devices=config.devices,
         directory=out / "attacker",
     )
     results = _attack(config, names, p, q, images[0], sets, Scores(out / "scores.npz"))
@@ -104,16 +112,17 @@ def main(config: Config) -> record.Record:
         experiment="fooling",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         models=[p.row, q.row],
         bpd=results.bpd_rows(),
         results=results.main_rows(),
         sweeps=results.temperature_rows(),
         extra=results.extra() | ({"note": note} if note else {}),
     )
-    fooling_report.draw(results, p.losses, q.losses, out / "figures")
-    page = fooling_report.write(results, made, note, out)
-    print(f"{results.headline()}\nreport: {page}")
+    if parallel.is_writer():
+        fooling_report.draw(results, p.losses, q.losses, out / "figures")
+        page = fooling_report.write(results, made, note, out)
+        print(f"{results.headline()}\nreport: {page}")
     return made
 
 

@@ -21,7 +21,7 @@ from experiments.glow_results import Results
 from experiments.nrm_results import fitted
 from experiments.nrm_study import load_sets
 from experiments.recipes import Recipe
-from jaxood import record, scores
+from jaxood import parallel, record, scores
 from jaxood.record import label
 
 OOD = ("svhn_cropped", "celeb_a/scaled_0.8")
@@ -58,9 +58,9 @@ class Compared(NamedTuple):
 
 def main(config: Config):
     """Run the experiment."""
-    common.use_platform(config.platform)
+    common.start(config)
     out = config.out or Path(f"runs/glow_cifar-{config.preset}")
-    nrm_folder, study = _nrm(config, out)
+    nrm_folder, study = parallel.on_writer(_nrm, config, out)
     common.open_run(out, "glow_cifar", config)
     images, sets, absent = load_sets(study, seed=config.seed, data_dir=config.data_dir)
     store = Scores(out / "scores.npz")
@@ -72,6 +72,7 @@ def main(config: Config):
             study.in_dist,
             images.images,
             seed=config.seed,
+            devices=config.devices,
             directory=out / recipe.model,
         )
 
@@ -79,7 +80,7 @@ def main(config: Config):
         train(GLOW[config.preset]), train(bn_cifar.PRESETS["vae", config.preset].recipe)
     )
     print("training: NRM", flush=True)
-    trained, rendered = fitted(study, images, sets, store, nrm_folder)
+    trained, rendered = fitted(study, images, sets, store, nrm_folder, devices=config.devices)
     shown = [name for name in (study.in_dist, study.train, *study.ood) if name in sets]
     values = {
         name: _scored(models, name, sets[name].images, config.seed, store)
@@ -93,7 +94,7 @@ def main(config: Config):
         experiment="glow_cifar",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         models=[
             models.glow.row,
             models.vae.row,
@@ -104,9 +105,10 @@ def main(config: Config):
         extra={"claims": [claim._asdict() for claim in results.claims()], "absent": absent},
     )
     losses = {"glow": models.glow.losses, "vae": models.vae.losses}
-    glow_report.draw(results, samples, losses, out / "figures")
-    page = glow_report.write(results, made, len(images.images), absent, out)
-    print(f"{results.headline()}\nreport: {page}")
+    if parallel.is_writer():
+        glow_report.draw(results, samples, losses, out / "figures")
+        page = glow_report.write(results, made, len(images.images), absent, out)
+        print(f"{results.headline()}\nreport: {page}")
     return made
 
 

@@ -14,7 +14,7 @@ from experiments import common, nrm_cifar
 from experiments.common import Scores
 from experiments.nrm_results import Results, fitted
 from experiments.nrm_study import Recipe, load_sets
-from jaxood import record, report
+from jaxood import parallel, record, report
 from jaxood.record import label
 
 STEPS = 600
@@ -64,7 +64,7 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
 
 def main(config: Config):
     """Run the experiment."""
-    common.use_platform(config.platform)
+    common.start(config)
     study = nrm_cifar.Config(preset=config.preset, seed=config.seed, models=1).study()
     study = dataclasses.replace(study, classes={}, families=())
     out = config.out or Path(f"runs/nrm_ablation-{config.preset}")
@@ -83,12 +83,14 @@ def main(config: Config):
             continue
         print(f"variant: {name}", flush=True)
         changed = dataclasses.replace(study, recipe=variant)
-        _, found[name] = fitted(changed, images, sets, store, out, f"variant_{number}")
+        _, found[name] = fitted(
+            changed, images, sets, store, out, f"variant_{number}", config.devices
+        )
     made = record.Record(
         experiment="nrm_ablation",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         sweeps=[
             dataclasses.replace(row, params=row.params | {"variant": name})
             for name, results in found.items()
@@ -99,8 +101,9 @@ def main(config: Config):
             "absent": absent,
         },
     )
-    page = _write(found, made, recipe, out)
-    print(f"report: {page}")
+    if parallel.is_writer():
+        page = _write(found, made, recipe, out)
+        print(f"report: {page}")
     return made
 
 

@@ -16,7 +16,7 @@ from experiments.common import Scores
 from experiments.nrm_claims import claims
 from experiments.nrm_results import fitted
 from experiments.nrm_study import Architecture, Recipe, Study, load_sets
-from jaxood import record
+from jaxood import parallel, record
 from jaxood.models.nrm_losses import Weights
 
 OOD = (
@@ -135,20 +135,20 @@ def main(config: Config):
         raise common.UsageError(f"--models {config.models}: there must be one at least")
     if not 0 < config.labelled <= 1:
         raise common.UsageError(f"--labelled {config.labelled}: give a share above 0, at most 1")
-    common.use_platform(config.platform)
+    common.start(config)
     study = config.study()
     out = config.out or Path(f"runs/nrm_cifar-{config.preset}")
     common.open_run(out, "nrm_cifar", config)
     images, sets, absent = load_sets(study, seed=config.seed, data_dir=config.data_dir)
     store = Scores(out / "scores.npz")
 
-    models, results = fitted(study, images, sets, store, out)
+    models, results = fitted(study, images, sets, store, out, devices=config.devices)
     without = None
     if config.negativity:
         weights = study.recipe.weights._replace(negativity=0)
         recipe = dataclasses.replace(study.recipe, weights=weights)
         first = dataclasses.replace(study, recipe=recipe, seeds=study.seeds[:1])
-        _, without = fitted(first, images, sets, store, out, "no_negativity")
+        _, without = fitted(first, images, sets, store, out, "no_negativity", config.devices)
 
     found = claims(results, without)
     layers = [*results.layer_scores(), *results.layer_scores("_mean")]
@@ -156,7 +156,7 @@ def main(config: Config):
         experiment="nrm_cifar",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         models=[
             record.ModelRow(
                 name=f"nrm, seed {seed}",
@@ -176,10 +176,11 @@ def main(config: Config):
             "absent": absent,
         },
     )
-    nrm_figures.draw(results, models[config.seed], without, out / "figures")
-    notes = nrm_report.study_notes(study, NOTES, absent, images)
-    page = nrm_report.write(results, made, found, without, notes, out)
-    print(f"{results.headline()}\nreport: {page}")
+    if parallel.is_writer():
+        nrm_figures.draw(results, models[config.seed], without, out / "figures")
+        notes = nrm_report.study_notes(study, NOTES, absent, images)
+        page = nrm_report.write(results, made, found, without, notes, out)
+        print(f"{results.headline()}\nreport: {page}")
     return made
 
 

@@ -230,7 +230,13 @@ def overlap(a, b, bins=30):
 
 
 def fitted(
-    study: Study, images: Images, sets: Mapping[str, Images], store: Scores, out: Path, place="seed"
+    study: Study,
+    images: Images,
+    sets: Mapping[str, Images],
+    store: Scores,
+    out: Path,
+    place="seed",
+    devices: int | None = None,
 ) -> tuple[dict[int, Trained], Results]:
     """Train a model a seed, and measure every set; resume what ``out`` and ``store`` hold.
 
@@ -241,6 +247,7 @@ def fitted(
         store: where measurements are kept.
         out: the run folder.
         place: what checkpoints and measurements are named after, with the seed behind it.
+        devices: to train and score on, of each process; all by default.
 
     Returns:
         The models by seed, and their results.
@@ -249,7 +256,9 @@ def fitted(
     own = sets[study.in_dist].images
     for seed in study.seeds:
         prefix = f"{place}_{seed}"
-        model = models[seed] = trained(study.recipe, images, seed=seed, directory=out / prefix)
+        model = models[seed] = trained(
+            study.recipe, images, seed=seed, devices=devices, directory=out / prefix
+        )
         measurements[seed] = {
             name: measured(model, name, chosen.images, store, prefix)
             for name, chosen in sets.items()

@@ -37,7 +37,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Print times, the ratio of medians, and the largest difference of the values."""
-    common.use_platform(config.platform)
+    common.start(config)
     shape = (config.size, config.size, 3)
     model = getattr(nrm_architectures, config.architecture)(shape, width=config.width)
     x = jax.random.bits(jax.random.key(config.seed), (config.batch_size, *shape), jnp.uint8)

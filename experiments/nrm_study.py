@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.common import Scores, UsageError, load_ood
 from experiments.recipes import Fit, fit_or_load
-from jaxood import data, optimizers
+from jaxood import data, optimizers, parallel
 from jaxood.augment import crop_and_flip
 from jaxood.models import nrm_architectures
 from jaxood.models.nrm import NRM
@@ -135,7 +135,9 @@ class Trained(NamedTuple):
     fit: Fit
 
 
-def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Trained:
+def trained(
+    recipe: Recipe, images: Images, *, seed: int, directory: Path, devices: int | None = None
+) -> Trained:
     """Train, or go on with what ``directory`` holds, or load what is finished there.
 
     Args:
@@ -143,6 +145,7 @@ def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Tr
         images: with labels.
         seed: of everything.
         directory: for checkpoints.
+        devices: to train and score on, of each process; all by default.
 
     Raises:
         UsageError: if the images have no labels.
@@ -164,6 +167,7 @@ def trained(recipe: Recipe, images: Images, *, seed: int, directory: Path) -> Tr
         statistics_batch=recipe.batch_size,
         seed=seed,
         directory=directory,
+        devices=devices,
     )
     return Trained(model, fit)
 
@@ -258,7 +262,7 @@ def measured(
 
 def rendered(trained: Trained, images, y=None):
     """h(0) ``(n, h, w, c)`` of images, from y* or from ``y``, uint8 for the eye."""
-    h = np.asarray(_render_program(trained.model)(trained.fit.variables, images, y))
+    h = np.asarray(_render_program(trained.model)(parallel.local(trained.fit.variables), images, y))
     return np.rint((h + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
 
@@ -275,8 +279,9 @@ def _render_program(model):
 def activations(trained: Trained, images, layer: int):
     """The highest activation of every feature of g(layer) over space: ``(n, c)``."""
     highest = _activation_program(trained.model, layer)
+    variables = parallel.local(trained.fit.variables)
     batches = np.array_split(images, -(-len(images) // 250))
-    return np.concatenate([np.asarray(highest(trained.fit.variables, b)) for b in batches])
+    return np.concatenate([np.asarray(highest(variables, b)) for b in batches])
 
 
 @functools.lru_cache(4)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxood import checkpoint, record, scores, train
+from jaxood import checkpoint, parallel, record, scores, train
 from jaxood.density import bits_per_dim
 from jaxood.models.glow import glow
 from jaxood.models.pixelcnn import pixelcnn
@@ -88,7 +88,15 @@ class Trained(NamedTuple):
     row: record.ModelRow
 
 
-def trained(recipe: Recipe, in_dist: str, images, *, seed: int, directory: Path) -> Trained:
+def trained(
+    recipe: Recipe,
+    in_dist: str,
+    images,
+    *,
+    seed: int,
+    directory: Path,
+    devices: int | None = None,
+) -> Trained:
     """Train on ``images``, or go on with what ``directory`` holds, or load what is finished there.
 
     Args:
@@ -97,6 +105,7 @@ def trained(recipe: Recipe, in_dist: str, images, *, seed: int, directory: Path)
         images: uint8 ``(n, h, w, c)``.
         seed: of everything.
         directory: for checkpoints.
+        devices: to train and score on, of each process; all by default.
     """
     member = recipe.build(images.shape[1:])
     model, loss = member, train.neg_log_prob_loss(member)
@@ -114,6 +123,7 @@ def trained(recipe: Recipe, in_dist: str, images, *, seed: int, directory: Path)
         statistics_images=recipe.statistics_images,
         seed=seed,
         directory=directory,
+        devices=devices,
     )
     row = record.ModelRow(
         name=recipe.model,
@@ -129,7 +139,8 @@ class Fit(NamedTuple):
     """What a training ends with.
 
     Attributes:
-        variables: with evaluation-mode statistics over the trusted images.
+        variables: with evaluation-mode statistics over the trusted images, on all devices that
+            are to score with them.
         losses: ``(steps,)``.
         seconds: of the training; NaN if it was interrupted.
     """
@@ -154,6 +165,7 @@ def fit_or_load(
     optimizer,
     seed: int,
     directory: Path,
+    devices: int | None = None,
     average_decay=0.0,
     statistics_batch=64,
     statistics_images: int | None = None,
@@ -169,12 +181,14 @@ def fit_or_load(
         optimizer: likewise.
         seed: of everything.
         directory: for checkpoints.
+        devices: to train and score on, of each process; all by default.
         average_decay: as for `train.fit`.
         statistics_batch: size of the batches whose BatchNorm statistics are merged.
         statistics_images: number of images for them; all by default.
     """
     images = jax.tree.leaves(data)[0]
-    variables = model.init(jax.random.key(seed), images[:64])
+    mesh = parallel.mesh(devices)
+    variables = parallel.replicate(model.init(jax.random.key(seed), images[:64]), mesh)
     finished = variables | {"losses": np.zeros(steps, np.float32), "seconds": np.float32(0)}
     restored = checkpoint.restore(directory / "finished", finished)
     if restored is None:
@@ -205,5 +219,5 @@ def fit_or_load(
                 model, state.variables, chosen, batch_size=statistics_batch, seed=seed
             )
         checkpoint.save(directory / "finished", steps, restored)
-    variables = {name: restored[name] for name in variables}
+    variables = parallel.replicate({name: restored[name] for name in variables}, mesh)
     return Fit(variables, np.asarray(restored["losses"]), float(restored["seconds"]))

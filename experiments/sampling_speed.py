@@ -45,7 +45,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Print times, their ratio, and how many of the images are the same."""
-    common.use_platform(config.platform)
+    common.start(config)
     jax.config.update("jax_enable_x64", config.double)
     dtype = jnp.float64 if config.double else jnp.float32
     shape = (config.size, config.size, config.image_channels)

@@ -44,7 +44,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Print times, the ratio of medians, and the difference of the losses."""
-    common.use_platform(config.platform)
+    common.start(config)
     shape = (config.size, config.size, config.image_channels)
     images = jax.random.bits(jax.random.key(config.seed), (config.batch_size, *shape), jnp.uint8)
     variants = {

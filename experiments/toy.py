@@ -14,7 +14,7 @@ import numpy as np
 from experiments import common, proposition1, toy_detection, toy_examples, toy_report
 from experiments.recipes import Recipe
 from experiments.toy_detection import FASHION_OOD, Case, Outcome
-from jaxood import data, record
+from jaxood import data, parallel, record
 
 DIGITS = Case(
     in_dist="digits",
@@ -88,7 +88,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Run the examples, the checks and the test."""
-    common.use_platform(config.platform)
+    common.start(config)
     out = config.out or Path(f"runs/toy-{config.preset}")
     common.open_run(out, "toy", config)
     gaussians = toy_examples.gaussians(config.seed)
@@ -100,15 +100,16 @@ def main(config: Config):
         experiment="toy",
         seed=config.seed,
         preset=config.preset,
-        environment=common.environment(),
+        environment=common.environment(config.devices),
         models=[o.model for o in outcomes],
         results=[row for o in outcomes for row in o.results],
         sweeps=[row for o in outcomes for row in o.sweeps],
         extra=toy_report.numbers(gaussians, paths, checks, outcomes, absent),
     )
-    toy_report.draw(gaussians, paths, checks, config.seed, out / "figures")
-    page = toy_report.write(made, gaussians, paths, checks, outcomes, absent, out)
-    print(f"report: {page}")
+    if parallel.is_writer():
+        toy_report.draw(gaussians, paths, checks, config.seed, out / "figures")
+        page = toy_report.write(made, gaussians, paths, checks, outcomes, absent, out)
+        print(f"report: {page}")
     return made
 
 

@@ -116,7 +116,14 @@ def run(case: Case, flags: Flags, out: Path) -> Outcome:
     }
     directory = out / "models" / case.place
     in_dist = case.named(case.in_dist)
-    fit = trained(case.recipe, in_dist, images, seed=flags.seed, directory=directory)
+    fit = trained(
+        case.recipe,
+        in_dist,
+        images,
+        seed=flags.seed,
+        devices=flags.devices,
+        directory=directory,
+    )
     log_probs, seconds = _score(case, flags, fit, images, sets, out)
     results, sweeps = _rows(case, fit.row.name, log_probs, seconds)
     correction = {}

@@ -1,4 +1,8 @@
-"""Checkpoints of any pytree of arrays: the only file that imports orbax."""
+"""Checkpoints of any pytree of arrays: the only file that imports orbax.
+
+Of several processes the first writes and reads, and tells the others what it read: the folder need
+not be shared.
+"""
 
 from pathlib import Path
 
@@ -6,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.options import MultiprocessingOptions
+
+from jaxood import parallel
 
 
 class Unreadable(ValueError):
@@ -14,7 +21,13 @@ class Unreadable(ValueError):
 
 def _manager(directory):
     # Synchronous: the arrays are small, and the training loop donates their buffers.
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1,
+        enable_async_checkpointing=False,
+        multiprocessing_options=MultiprocessingOptions(active_processes={0}),
+        create=False,  # Orbax wants that of some processes alone
+    )
     return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
 
@@ -26,11 +39,15 @@ def save(directory, step, tree):
     Args:
         directory: made if absent.
         step: int, larger than any step saved there.
-        tree: pytree of arrays.
+        tree: pytree of arrays, whole on every device.
     """
+    parallel.on_writer(_save, directory, step, tree)
+
+
+def _save(directory, step, tree):
     with _manager(directory) as manager:
         # Orbax gives scalars a format of their own, and reads them back as Python numbers.
-        arrays = jax.tree.map(np.asarray, tree)
+        arrays = parallel.local(tree)
         manager.save(step, args=ocp.args.PyTreeSave(arrays))
 
 
@@ -42,12 +59,17 @@ def restore(directory, like):
         like: pytree of arrays or `jax.ShapeDtypeStruct` of the saved structure.
 
     Returns:
-        The pytree, or ``None`` where there is no checkpoint.
+        The pytree, on one device, or ``None`` where there is no checkpoint.
 
     Raises:
         Unreadable: if the checkpoint holds other arrays than ``like``, or files of it are cut
             short or missing.
     """
+    tree = parallel.on_writer(_restore, directory, like)
+    return None if tree is None else jax.tree.map(jnp.asarray, tree)
+
+
+def _restore(directory, like):
     if not Path(directory).is_dir():
         return None
     with _manager(directory) as manager:
@@ -59,7 +81,7 @@ def restore(directory, like):
         try:
             tree = manager.restore(step, args=ocp.args.PyTreeRestore(like, as_saved))
             jax.tree.map(_check_same_kind, tree, like)
-            return jax.tree.map(jnp.asarray, tree)
+            return tree
         except Exception as error:  # orbax raises a different type for each kind of mismatch
             raise Unreadable(
                 f"the checkpoint {Path(directory) / str(step)} cannot be read as this model "

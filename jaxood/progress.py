@@ -6,6 +6,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxood import parallel
+
 SECONDS_A_LINE = 15.0
 
 
@@ -17,12 +19,13 @@ def bar(description, total, *, done=0, show=True):
         description: what is being done.
         total: how many units it has.
         done: how many were done before.
-        show: False shows nothing.
+        show: False shows nothing, and of several processes only the first shows anything.
 
     Yields:
         ``advance(count, note="")``: ``count`` more units are done; ``note`` is shown beside them.
     """
     console = Console(stderr=True)
+    show = show and parallel.is_writer()
     if console.is_terminal or console.is_jupyter:
         columns = (
             TextColumn("{task.description:<21}"),

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxood import checkpoint, progress
+from jaxood import checkpoint, parallel, progress
 from jaxood.batch_stats import batch_moments
 from jaxood.density import bits_per_dim
 
@@ -76,7 +76,7 @@ def init_state(variables, optimizer, steps):
     return TrainState(jnp.int32(0), params, average, batch_stats, optimizer.init(params), losses)
 
 
-def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0):
+def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0, n=None):
     """Compile a whole run of updates into one program.
 
     Batches are drawn without replacement, epoch by epoch. Batch and noise are functions of
@@ -89,20 +89,26 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0):
         seed: int.
         average_decay: weight of the old value in the average of the parameters; lower in the
             first steps, ``(1 + step) / (10 + step)``, so that the start is soon forgotten.
+        n: batches are drawn from the first n rows of the data; by default from all.
 
     Returns:
         ``(state, data, stop) -> (state, ok)``, which updates until step ``stop``. It ends early,
         with ``ok`` False and the state before the offending update, when the loss or a gradient
         is not finite. ``data`` is a pytree of arrays with a common leading axis. The state given
-        is donated.
+        is donated. Batches are divided among the devices that it lies on.
     """
-    program = _train_program(loss, optimizer, batch_size, average_decay)
     keys = jax.random.split(jax.random.key(seed))
-    return lambda state, data, stop: program(state, data, stop, keys)
+
+    def train_steps(state, data, stop):
+        mesh = parallel.mesh_of(state)
+        program = _train_program(loss, optimizer, batch_size, average_decay, mesh)
+        return program(state, data, stop, keys, n or len(jax.tree.leaves(data)[0]))
+
+    return train_steps
 
 
 @functools.lru_cache(8)
-def _train_program(loss, optimizer, batch_size, average_decay):
+def _train_program(loss, optimizer, batch_size, average_decay, mesh):
     """The compiled loop: the seed's keys are an argument, so that one program serves all seeds."""
     gradient = jax.value_and_grad(
         lambda params, batch_stats, batch, key: loss(
@@ -111,14 +117,13 @@ def _train_program(loss, optimizer, batch_size, average_decay):
         has_aux=True,
     )
 
-    def step(state, data, keys):
+    def step(state, data, keys, n):
         order_key, noise_key = keys
-        n = len(jax.tree.leaves(data)[0])
         batches = n // batch_size
         epoch, place = state.step // batches, state.step % batches
         order = jax.random.permutation(jax.random.fold_in(order_key, epoch), n)
         chosen = lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-        batch = jax.tree.map(lambda a: a[chosen], data)
+        batch = parallel.split_rows(jax.tree.map(lambda a: a[chosen], data), mesh)
         key = jax.random.fold_in(noise_key, state.step)
         (loss, batch_stats), grads = gradient(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -128,13 +133,14 @@ def _train_program(loss, optimizer, batch_size, average_decay):
         losses = state.losses.at[state.step].set(loss.astype(jnp.float32))
         new = TrainState(state.step + 1, params, average, batch_stats, opt_state, losses)
         ok = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state), ok
+        new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
+        return parallel.whole(new, mesh), ok
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def run(state, data, stop, keys):
+    @functools.partial(jax.jit, donate_argnums=0, static_argnums=4)
+    def run(state, data, stop, keys, n):
         return lax.while_loop(
             lambda carry: carry[1] & (carry[0].step < stop),
-            lambda carry: step(carry[0], data, keys),
+            lambda carry: step(carry[0], data, keys, n),
             (state, jnp.bool_(True)),
         )
 
@@ -159,9 +165,10 @@ def fit(
 
     Args:
         loss: ``(variables, batch, key) -> (loss, batch_stats)``; see `neg_log_prob_loss`.
-        variables: initial values.
+        variables: initial values. Those that `parallel.replicate` put on several devices are
+            trained on all of them.
         data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are. They
-            are put on the device once.
+            are put on the devices once, each its share.
         steps: updates in all.
         batch_size: images an update.
         optimizer: optax; by default Adam at 1e-3, as in the BatchNorm paper.
@@ -180,8 +187,8 @@ def fit(
         Diverged: if the loss or a gradient is not finite.
     """
     optimizer = optimizer or optax.adam(1e-3)
-    # A copy: the training loop donates its state, and the caller's variables are the caller's.
-    state = jax.tree.map(jnp.copy, init_state(variables, optimizer, steps))
+    mesh = parallel.mesh_of(variables)
+    state = init_state(variables, optimizer, steps)
     images = jax.tree.leaves(data)[0]
     if len(images) < batch_size:
         raise ValueError(
@@ -189,8 +196,10 @@ def fit(
         )
     if directory is not None:
         state = checkpoint.restore(directory, state) or state
-    on_device = jax.device_put(data)
-    train_steps = make_train_steps(loss, optimizer, batch_size, seed, average_decay)
+    # A copy: the training loop donates its state, and the caller's variables are the caller's.
+    state = jax.tree.map(jnp.copy, parallel.replicate(state, mesh))
+    on_device = parallel.shard(data, mesh)
+    train_steps = make_train_steps(loss, optimizer, batch_size, seed, average_decay, len(images))
 
     done = int(state.step)
     saved_at = time.monotonic()
@@ -198,11 +207,13 @@ def fit(
     with progress.bar("training", steps, done=done, show=show_progress) as advance:
         while done < steps:
             started = time.monotonic()
+            chunk = parallel.agree(chunk)  # clocks differ
             state, ok = train_steps(state, on_device, min(done + chunk, steps))
             before, done, ok = done, int(state.step), bool(ok)
             now = time.monotonic()
             if directory is not None:
-                if done == steps or not ok or now - saved_at > save_every:
+                due = parallel.agree(now - saved_at > save_every)
+                if done == steps or not ok or due:
                     checkpoint.save(directory, done, state)
                     saved_at = now
             if not ok:
@@ -233,7 +244,7 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
 
     Args:
         model: a `DensityModel`.
-        variables: of the model.
+        variables: of the model; their devices share the work.
         images: uint8 ``(n, h, w, c)``, ``n >= batch_size``.
         batch_size: of the batches whose moments are merged; use that of the training.
         seed: of the order and the dequantization noise.
@@ -243,6 +254,7 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
         ``batch_stats`` to put into ``variables``.
     """
     order_key, noise_key = jax.random.split(jax.random.key(seed))
+    mesh = parallel.mesh_of(variables)
     batches = -(-len(images) // batch_size)
     order = jax.random.permutation(order_key, len(images))
     order = jnp.resize(order, (batches, batch_size))
@@ -256,7 +268,7 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
             moments = batch_moments(
                 model,
                 {"params": params, "batch_stats": merged},
-                images[order[i]],
+                parallel.split_rows(images[order[i]], mesh),
                 key=jax.random.fold_in(noise_key, i),
             )
 
@@ -272,11 +284,11 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
 
             return jax.tree.map(merge, merged, moments, is_leaf=is_moments)
 
-        return lax.fori_loop(start, stop, merge_batch, merged)
+        return parallel.whole(lax.fori_loop(start, stop, merge_batch, merged), mesh)
 
     # The first batch has weight one, but a large or infinite start would leave rounding errors.
     merged = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-    images = jax.device_put(images)
+    images = parallel.shard(images, mesh)
     with progress.bar("population statistics", batches, show=show_progress) as advance:
         for start in range(0, batches, 16):
             stop = min(start + 16, batches)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxood import progress
+from jaxood import parallel, progress
 from jaxood.density import image_keys
 from jaxood.scores.likelihood import log_prob_draw
 
 BATCHES_A_CALL = 8
-"""Mixed batches in one call of the compiled program: its memory does not grow with their number."""
+"""Mixed batches, at least, in one call of the compiled program, divided among the devices."""
 
 
 class Estimate(NamedTuple):
@@ -61,7 +61,7 @@ def mixed_log_prob(
 
     Args:
         model: a `DensityModel`.
-        variables: of the model.
+        variables: of the model; each device that they lie on evaluates batches of its own.
         x: uint8 ``(n, h, w, c)``, the images to judge.
         reference: uint8 ``(m, h, w, c)``, trusted images, for instance the training set.
         ratios: the ratios r of test images in a batch, each in ``[0, 1]``; 0, the limit, is
@@ -155,14 +155,16 @@ def _plan(key, n, m, sizes, batch_size, draws):
 
 def _run(model, variables, x, reference, key, plan, advance):
     """Evaluate a plan: float32 ``(batches, batch_size)`` nats."""
-    program = _training_program(model)
-    x, reference = jnp.asarray(x), jnp.asarray(reference)
+    mesh = parallel.mesh_of(variables)
+    program = _training_program(model, mesh)
+    x, reference = parallel.replicate((x, reference), mesh)
     values = np.empty(plan.test.shape, np.float32)
-    for start in range(0, len(values), BATCHES_A_CALL):
-        rows = np.arange(start, start + BATCHES_A_CALL) % len(values)
-        batches = _gather(x, reference, plan.test[rows], plan.reference[rows])
-        result = program(variables, batches, key, plan.draw[rows])
-        count = min(BATCHES_A_CALL, len(values) - start)
+    at_once = -(-BATCHES_A_CALL // mesh.size) * mesh.size
+    for start in range(0, len(values), at_once):
+        rows = np.arange(start, start + at_once) % len(values)
+        places = parallel.shard((plan.test[rows], plan.reference[rows], plan.draw[rows]), mesh)
+        result = program(variables, _gather(x, reference, *places[:2]), key, places[2])
+        count = min(at_once, len(values) - start)
         values[start : start + count] = result[:count]
         advance(count)
     return values
@@ -175,10 +177,9 @@ def _gather(x, reference, test_index, reference_index):
 
 
 @functools.lru_cache(16)
-def _training_program(model):
+def _training_program(model, mesh):
     """One program for every ratio, set and draw: batches ``(k, b, h, w, c)`` to ``(k, b)``."""
 
-    @jax.jit
     def run(variables, batches, key, draws):
         def batch_log_prob(batch_and_draw):
             batch, draw = batch_and_draw
@@ -187,7 +188,7 @@ def _training_program(model):
 
         return lax.map(batch_log_prob, (batches, draws))
 
-    return run
+    return parallel.map_rows(run, mesh, rows=(False, True, False, True))
 
 
 def batch_norm_delta(model, variables, x, reference, *, r1=0.1, r2=0.9, **options):

@@ -43,15 +43,16 @@ def ensemble_loss(model):
 
     Returns:
         ``(variables, batch, key) -> (loss, batch_stats)``, the form that `train.fit` takes;
-        ``variables`` as of `ensemble`, ``batch`` uint8 ``(M b, h, w, c)``, cut into a batch of b
-        for each member. The loss is the members' mean in nats, its gradient that of their sum:
-        each member trains as it would alone.
+        ``variables`` as of `ensemble`, ``batch`` uint8 ``(M b, h, w, c)``, dealt out in turn, b
+        images to each member. The loss is the members' mean in nats, its gradient that of their
+        sum: each member trains as it would alone.
     """
     member_loss = neg_log_prob_loss(model)
 
     def loss(variables, batch, key):
         members = len(jax.tree.leaves(variables)[0])
-        batches = batch.reshape(members, -1, *batch.shape[1:])
+        # In turn, so that where devices share a batch, they share that of every member.
+        batches = batch.reshape(-1, members, *batch.shape[1:]).swapaxes(0, 1)
         losses, batch_stats = jax.vmap(member_loss)(
             variables, batches, jax.random.split(key, members)
         )

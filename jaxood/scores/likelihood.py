@@ -3,9 +3,10 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxood import progress
+from jaxood import parallel, progress
 from jaxood.density import image_keys
 
 
@@ -14,11 +15,12 @@ def log_prob(model, variables, x, *, key=None, draws=1, batch_size=64, show_prog
 
     Args:
         model: a `DensityModel`.
-        variables: of the model.
+        variables: of the model; each device that they lie on evaluates batches of its own.
         x: uint8 ``(n, h, w, c)``.
         key: of the model's noise; an image's noise is a function of this key and the image alone.
         draws: noise draws an image; the log-likelihoods are averaged (a lower bound).
-        batch_size: images at a time; the last batch is padded, so the program compiles once.
+        batch_size: images at a time and device; the last batch is padded, so the program compiles
+            once.
         show_progress: draw a progress bar on stderr.
 
     Returns:
@@ -36,24 +38,26 @@ def log_prob(model, variables, x, *, key=None, draws=1, batch_size=64, show_prog
 
 def log_prob_draw(model, variables, x, key, draw, batch_size, advance=lambda count: None):
     """One noise draw of `log_prob`: float32 ``(n,)`` nats; ``advance(1)`` after each batch."""
-    evaluate = _evaluation_program(model)
+    mesh = parallel.mesh_of(variables)
+    evaluate = _evaluation_program(model, mesh)
     parts = []
-    for start in range(0, len(x), batch_size):
-        batch = x[start : start + batch_size]
-        padding = [(0, batch_size - len(batch))] + [(0, 0)] * 3
-        values = evaluate(variables, np.pad(batch, padding), key, draw)
-        parts.append(np.asarray(values)[..., : len(batch)])
-        advance(1)
+    at_once = batch_size * mesh.size
+    for start in range(0, len(x), at_once):
+        images = x[start : start + at_once]
+        padding = [(0, at_once - len(images))] + [(0, 0)] * 3
+        values = evaluate(variables, parallel.shard(np.pad(images, padding), mesh), key, draw)
+        parts.append(np.moveaxis(np.asarray(values), 0, -1)[..., : len(images)])
+        advance(-(-len(images) // batch_size))
     return np.concatenate(parts, -1)
 
 
 @functools.lru_cache(16)
-def _evaluation_program(model):
-    @jax.jit
+def _evaluation_program(model, mesh):
     def evaluate(variables, x, key, draw):
-        return model.log_prob(variables, x, key=image_keys(jax.random.fold_in(key, draw), x))
+        keys = image_keys(jax.random.fold_in(key, draw), x)
+        return jnp.moveaxis(model.log_prob(variables, x, key=keys), -1, 0)  # of an ensemble
 
-    return evaluate
+    return parallel.map_rows(evaluate, mesh, rows=(False, True, False, False))
 
 
 def neg_log_prob(model, variables, x, **options):

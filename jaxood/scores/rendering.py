@@ -24,7 +24,7 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 
-from jaxood import progress
+from jaxood import parallel, progress
 from jaxood.models.nrm import biases, fold, paths, replace_biases
 from jaxood.scores.likelihood import typicality
 
@@ -151,7 +151,8 @@ def nrm_latent(
         y: labels ``(n,)``; by default the likeliest.
         reduction: over features, see the module.
         above: as in `latent_log_prob`.
-        batch_size: images at a time; the last batch is padded, so the program compiles once.
+        batch_size: images at a time and device; the last batch is padded, so the program compiles
+            once.
         show_progress: draw a progress bar on stderr.
 
     Returns:
@@ -161,7 +162,7 @@ def nrm_latent(
     Raises:
         ValueError: if ``reduction`` is another word.
     """
-    program = _latent_program(model, reduction, above)
+    program = _latent_program(model, reduction, above, parallel.mesh_of(variables))
     batches = _in_batches(program, variables, x, y, batch_size, "latents", show_progress)
     return -np.concatenate(batches)
 
@@ -174,13 +175,14 @@ def measure(model, variables, x, *, y=None, batch_size=64, show_progress=False):
         variables: of the model.
         x: uint8 ``(n, h, w, c)``, or floating and scaled.
         y: labels ``(n,)`` to render from; by default the likeliest.
-        batch_size: images at a time; the last batch is padded, so the program compiles once.
+        batch_size: images at a time and device; the last batch is padded, so the program compiles
+            once.
         show_progress: draw a progress bar on stderr.
 
     Returns:
         A `Measurement`.
     """
-    program = _measure_program(model)
+    program = _measure_program(model, parallel.mesh_of(variables))
     batches = _in_batches(program, variables, x, y, batch_size, "rendering", show_progress)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)._replace(
         sizes=_sizes(model)
@@ -188,27 +190,35 @@ def measure(model, variables, x, *, y=None, batch_size=64, show_progress=False):
 
 
 @functools.lru_cache(16)
-def _latent_program(model, reduction, above):
+def _latent_program(model, reduction, above, mesh):
     options = {"reduction": reduction, "above": above}
-    return jax.jit(lambda v, x, y: latent_log_prob(model, v, x, y=y, **options))
+    return parallel.map_rows(
+        lambda v, x, y: latent_log_prob(model, v, x, y=y, **options), mesh, rows=(False, True, True)
+    )
 
 
 @functools.lru_cache(16)
-def _measure_program(model):
-    return jax.jit(lambda v, x, y: measure_batch(model, v, x, y=y)._replace(sizes=None))
+def _measure_program(model, mesh):
+    return parallel.map_rows(
+        lambda v, x, y: measure_batch(model, v, x, y=y)._replace(sizes=None),
+        mesh,
+        rows=(False, True, True),
+    )
 
 
 def _in_batches(program, variables, x, y, batch_size, description, show_progress):
     """Results of ``program`` on each batch, those of its padding taken off."""
-    results = []
+    results, mesh = [], parallel.mesh_of(variables)
+    at_once = batch_size * mesh.size
     with progress.bar(description, -(-len(x) // batch_size), show=show_progress) as advance:
-        for start in range(0, len(x), batch_size):
-            batch = slice(start, start + batch_size)
-            count = len(x[batch])
-            labels = None if y is None else _padded(np.asarray(y)[batch], batch_size)
-            result = program(variables, _padded(x[batch], batch_size), labels)
+        for start in range(0, len(x), at_once):
+            rows = slice(start, start + at_once)
+            count = len(x[rows])
+            labels = None if y is None else _padded(np.asarray(y)[rows], at_once)
+            images = _padded(x[rows], at_once)
+            result = program(variables, *parallel.shard((images, labels), mesh))
             results.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], result))
-            advance(1)
+            advance(-(-count // batch_size))
     return results
 
 

@@ -79,8 +79,14 @@ def use_platform(name: str):
         ) from error
 
 
-def open_run(out: Path, experiment: str, config: Flags) -> Path:
+def open_run(out: Path, experiment: str, config: Flags, **found) -> Path:
     """Make the run folder, or find in it the same run to resume.
+
+    Args:
+        out: the folder.
+        experiment: name of the experiment.
+        config: its settings.
+        **found: what else must be the same when it resumes, such as a number of images.
 
     Returns:
         ``out``.
@@ -91,6 +97,7 @@ def open_run(out: Path, experiment: str, config: Flags) -> Path:
     settings = {"experiment": experiment} | {
         k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_SETTINGS
     }
+    settings |= found
     text = json.dumps(settings, indent=2, default=str) + "\n"
     file = out / "config.json"
     if not file.exists():

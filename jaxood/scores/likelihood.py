@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxood import progress
@@ -41,7 +42,8 @@ def log_prob_draw(model, variables, x, key, draw, batch_size, advance=lambda cou
     for start in range(0, len(x), batch_size):
         batch = x[start : start + batch_size]
         padding = [(0, batch_size - len(batch))] + [(0, 0)] * 3
-        values = evaluate(variables, np.pad(batch, padding), key, draw)
+        pad = jnp.pad if isinstance(batch, jax.Array) else np.pad  # where the images are
+        values = evaluate(variables, pad(batch, padding), key, draw)
         parts.append(np.asarray(values)[..., : len(batch)])
         advance(1)
     return np.concatenate(parts, -1)

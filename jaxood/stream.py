@@ -109,7 +109,7 @@ def judge(
         host = images[slice(*span)]
         return span[0], host, jax.device_put(host)
 
-    spans = [span for span in pairwise(cuts) if span[0] >= done]
+    spans = (span for span in pairwise(cuts) if span[0] >= done)
     with (
         open(path, "ab") as file,
         closing(ahead(read, spans)) as sets,
@@ -129,6 +129,7 @@ def judge(
             file.flush()
             os.fsync(file.fileno())
             advance(len(host))
+            del host, device  # before the next set comes, whose successor is being read already
 
 
 def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Iterator[B]:

@@ -5,15 +5,18 @@ number of images in a process of its own, and prints peak memory and time per im
 ratios. Both should be near 1. The model is not trained: that changes neither.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -38,8 +41,9 @@ class Config(common.Flags):
     """How they lie on the disk: one array, one compressed array, or PNG files."""
     size: int = 16
     """Height and width of the images, which have three channels."""
-    score: Literal["neg_log_prob", "batch_norm_delta"] = "neg_log_prob"
-    """A score of one image, or one of an image among its set."""
+    score: Literal["neg_log_prob", "batch_norm_delta", "brightness"] = "neg_log_prob"
+    """A score of one image, one of an image among its set, or none to speak of: brightness leaves
+    reading and writing to be timed, and large images affordable."""
     set_size: int = 1024
     """Images read, scored and written at a time."""
     measure: Path | None = None
@@ -84,20 +88,26 @@ def write(stem: Path, config: Config, n: int) -> Path:
         for i in range(n):
             Image.fromarray(rng.integers(0, 256, shape[1:], np.uint8)).save(stem / f"{i:07d}.png")
         return stem
-    path = stem.with_suffix(".npy")
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    for start in range(0, n, 1000):
-        part = array[start : start + 1000]
-        part[...] = rng.integers(0, 256, part.shape, np.uint8)
-    array.flush()
-    if config.source == "npz":
-        np.savez_compressed(stem.with_suffix(".npz"), images=array)
-        return stem.with_suffix(".npz")
+    path = stem.with_suffix(f".{config.source}")
+    with contextlib.ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb"))
+        if config.source == "npz":
+            archive = stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
+            file = stack.enter_context(archive.open("images.npy", "w", force_zip64=True))
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, n, 1000):
+            images = rng.integers(0, 256, (min(1000, n - start), *shape[1:]), np.uint8)
+            file.write(images.tobytes())
     return path
 
 
 def in_a_process(config: Config, path: Path) -> dict:
-    """`measure` in a process of its own, whose peak memory is its own."""
+    """`measure` in a process of its own.
+
+    The peak memory that a system reports is never less than what the process that started it
+    held, so this one must stay small.
+    """
     flags = [f"--{name.replace('_', '-')}={getattr(config, name)}" for name in _PASSED_ON]
     line = [sys.executable, "-m", "experiments.stream_memory", *flags, f"--measure={path}"]
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
@@ -107,22 +117,25 @@ def in_a_process(config: Config, path: Path) -> dict:
 _PASSED_ON = ("platform", "seed", "size", "score", "set_size")
 
 
+def score_of(config: Config, trusted):
+    """The score, of a model at its initial parameters."""
+    if config.score == "brightness":
+        return jax.jit(lambda x: x.mean((1, 2, 3)))
+    model = realnvp(trusted.shape[1:], channels=4, blocks=1)
+    variables = model.init(jax.random.key(config.seed), trusted[:64])
+    if config.score == "neg_log_prob":
+        return functools.partial(scores.neg_log_prob, model, variables)
+    reference = jax.device_put(trusted)
+    options = {"r1": 0, "draws": 1}
+    return lambda x: scores.batch_norm_delta(model, variables, x, reference, **options).mean
+
+
 def measure(config: Config, path: Path) -> dict:
     """Screen the images; seconds without compilation, and the peak memory in bytes."""
     shape = (config.size, config.size, 3)
     rng = np.random.default_rng(config.seed + 1)
     trusted = rng.integers(0, 256, (config.set_size, *shape), np.uint8)
-    model = realnvp(shape, channels=4, blocks=1)
-    variables = model.init(jax.random.key(config.seed), trusted[:64])
-    reference = jax.device_put(trusted)
-
-    def score(x):
-        if config.score == "neg_log_prob":
-            return scores.neg_log_prob(model, variables, x)
-        options = {"r1": 0, "draws": 1}
-        return scores.batch_norm_delta(model, variables, x, reference, **options).mean
-
-    judge = detector.fit(score, trusted)  # compiles, as well
+    judge = detector.fit(score_of(config, trusted), trusted)  # compiles, as well
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         stream.judge(

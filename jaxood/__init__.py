@@ -1,6 +1,6 @@
 """Out-of-distribution detection with deep generative models, in JAX and Flax."""
 
-from jaxood import data, detector, metrics, scores, train
+from jaxood import data, detector, metrics, scores, stream, train
 from jaxood.density import DensityModel, bits_per_dim
 from jaxood.models.nrm_architectures import all_cnn_c, all_conv_13, convpool_cnn_c, resnet
 from jaxood.models.nrm_losses import Weights, nrm_loss
@@ -23,6 +23,7 @@ __all__ = [
     "realnvp",
     "resnet",
     "scores",
+    "stream",
     "train",
     "vae",
 ]

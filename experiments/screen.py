@@ -130,26 +130,20 @@ def calibrated(config: Config, study: Study, fit: Trained, trusted) -> detector.
     held_out = rng.permutation(held_out)[: config.calibration]
     print(f"calibrating on {len(held_out)} images: {label(study.in_dist)}", flush=True)
     noise = {"key": key, "draws": config.draws}
-    if config.score == "batch_norm_delta":
-        reference = jax.device_put(trusted)  # once, not for every set
-
-        def score(x):
-            return scores.batch_norm_delta(
-                fit.model, fit.variables, x, reference,
-                r1=0, r2=R2, batch_size=study.sizes.batch_size, **noise,
-            ).mean  # fmt: skip
-
-    else:
-        likelihood = functools.partial(scores.log_prob, fit.model, fit.variables, **noise)
-        # The entropy is estimated on training images, as by Nalisnick et al.: a centre that the
-        # calibration images had a part in would lie nearer to them than to fresh ones.
-        centre = likelihood(rng.permutation(trusted)[: config.calibration])
-
-        def score(x):
-            if config.score == "neg_log_prob":
-                return -likelihood(x)
-            return scores.typicality(likelihood(x), centre)
-
+    likelihood = functools.partial(scores.log_prob, fit.model, fit.variables, **noise)
+    # The entropy is estimated on training images, as by Nalisnick et al.: a centre that the
+    # calibration images had a part in would lie nearer to them than to fresh ones.
+    centre = likelihood(rng.permutation(trusted)[: config.calibration])
+    delta = functools.partial(
+        scores.batch_norm_delta, fit.model, fit.variables,
+        reference=jax.device_put(trusted),  # once, not for every set
+        r1=0, r2=R2, batch_size=study.sizes.batch_size, **noise,
+    )  # fmt: skip
+    score = {
+        "typicality": lambda x: scores.typicality(likelihood(x), centre),
+        "neg_log_prob": lambda x: -likelihood(x),
+        "batch_norm_delta": lambda x: delta(x).mean,
+    }[config.score]
     made = detector.fit(score, held_out, set_size=config.set_size)
     detector.check_rate(made, config.false_positive_rate)
     return made

@@ -16,7 +16,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
@@ -30,7 +30,8 @@ from jaxood import progress
 from jaxood.detector import Detector, check_rate, finite, known, p_values_of
 from jaxood.images import Images
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Row(NamedTuple):
@@ -132,7 +133,7 @@ def judge(
             del host, device  # before the next set comes, whose successor is being read already
 
 
-def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Iterator[B]:
+def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Generator[B, None, None]:
     """``map`` that computes the next value in a thread while the present one is used.
 
     Two values are alive at a time. An error of ``function`` is raised where its value would come,

@@ -179,7 +179,9 @@ def test_results_are_those_of_the_detector(rng, tmp_path, judge_brightness):
     found = list(stream.rows(path))
     assert [row.index for row in found] == list(range(50))
     # All digits of a float32 are there.
-    np.testing.assert_array_equal(np.float32([row.score for row in found]), brightness(pixels))
+    np.testing.assert_array_equal(
+        np.array([row.score for row in found], np.float32), brightness(pixels)
+    )
     want = detector.p_values(judge_brightness, pixels)
     np.testing.assert_allclose([row.p_value for row in found], want, rtol=1e-5)
     decided = detector.decide(judge_brightness, pixels, false_positive_rate=0.3)
@@ -205,7 +207,7 @@ def test_sets_are_those_that_the_detector_is_fitted_on(n, sizes, rng, tmp_path):
     cuts = np.cumsum(seen)[:-1]
     want = np.concatenate([among_its_set(x) for x in np.split(images[:], cuts)])
     rows = stream.rows(tmp_path / "scores.csv")
-    np.testing.assert_array_equal(np.float32([row.score for row in rows]), want)
+    np.testing.assert_array_equal(np.array([row.score for row in rows], np.float32), want)
 
 
 def test_images_that_were_calibrated_on_are_not_judged(rng, tmp_path):

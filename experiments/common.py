@@ -145,8 +145,14 @@ def use_platform(name: str):
         ) from error
 
 
-def open_run(out: Path, experiment: str, config: Flags) -> Path:
+def open_run(out: Path, experiment: str, config: Flags, **found) -> Path:
     """Make the run folder, or find in it the same run to resume; process 0 does.
+
+    Args:
+        out: the folder.
+        experiment: name of the experiment.
+        config: its settings.
+        **found: what else must be the same when it resumes, such as a number of images.
 
     Returns:
         ``out``.
@@ -154,13 +160,14 @@ def open_run(out: Path, experiment: str, config: Flags) -> Path:
     Raises:
         UsageError: if the folder holds another configuration, or files of something else.
     """
-    return parallel.on_writer(_open_run, out, experiment, config)
+    return parallel.on_writer(_open_run, out, experiment, config, found)
 
 
-def _open_run(out: Path, experiment: str, config: Flags) -> Path:
+def _open_run(out: Path, experiment: str, config: Flags, found: Mapping) -> Path:
     settings = {"experiment": experiment} | {
         k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_SETTINGS
     }
+    settings |= found
     text = json.dumps(settings, indent=2, default=str) + "\n"
     file = out / "config.json"
     if not file.exists():

@@ -37,11 +37,10 @@ class Config(common.Flags):
     """smoke: seconds, checks that everything runs. small: a minute or two on 2 CPU cores."""
 
 
-def main(config: Config):
-    """Run the quickstart."""
-    out = config.out or Path("runs/quickstart" + "-smoke" * (config.preset == "smoke"))
+def study_of(config: Config) -> Study:
+    """What a command line asks for."""
     recipe, sizes = PRESETS[config.preset]
-    study = Study(
+    return Study(
         experiment="quickstart",
         title="Digits that do not belong",
         preset=config.preset,
@@ -51,7 +50,12 @@ def main(config: Config):
         sizes=sizes,
         notes=NOTES,
     )
-    return batch_norm_test.run(study, config, out)
+
+
+def main(config: Config):
+    """Run the quickstart."""
+    out = config.out or Path("runs/quickstart" + "-smoke" * (config.preset == "smoke"))
+    return batch_norm_test.run(study_of(config), config, out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Out-of-distribution detection with deep generative models, in JAX and Flax."""
 
-from jaxood import data, detector, metrics, optimizers, parallel, scores, train
+from jaxood import data, detector, metrics, optimizers, parallel, scores, stream, train
 from jaxood.density import DensityModel, bits_per_dim
 from jaxood.models.glow import glow
 from jaxood.models.nrm_architectures import all_cnn_c, all_conv_13, convpool_cnn_c, resnet
@@ -27,6 +27,7 @@ __all__ = [
     "realnvp",
     "resnet",
     "scores",
+    "stream",
     "train",
     "vae",
 ]

@@ -1,12 +1,14 @@
 """Images by name: public sets, embedded sets and the user's own files, as uint8 arrays.
 
-`load` is the whole interface. It looks a name up in `DATASETS`, reads the images from the first
-source that has them, checks them, and applies the transforms that the name ends in::
+`load` and `open` are the whole interface. They look a name up in `DATASETS`, find the first source
+that has the images, check them, and apply the transforms that the name ends in; `load` reads them
+all, `open` what is asked for, when it is asked for::
 
     load("fashion_mnist", "train")     # prepared by TFDS, or downloaded
     load("celeb_a/scaled_0.8")         # pixel values times 0.8
     load("digits/rotated")             # embedded in scikit-learn: no download
     load("/path/to/folder/of/images")  # your own
+    open("cifar10", "train")[:1000]    # the first thousand
 
 Sources, in order, each looked for in the data folder and in its immediate sub-folders: a prepared
 TFDS folder (read without TensorFlow), `<name>.npz`, a folder `<name>/` of images or of MNIST-style
@@ -16,11 +18,9 @@ split is read.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -29,27 +29,21 @@ from typing import Any
 import numpy as np
 
 from jaxood import files
-from jaxood.files import Loaded, Prepare, Shape
-from jaxood.transforms import (
-    AbsentError,
-    DataError,
-    by_name,
-    check_images,
-    contrast,
-    rotate,
-    scale,
-    to_uint8,
-    unit_scale,
-)
+from jaxood.files import Prepare
+from jaxood.images import AbsentError, DataError, Images, Loaded, MissingSplit, Shape, in_memory
+from jaxood.tfds_folders import download, open_tfds, prepared
+from jaxood.transforms import by_name, contrast, rotate, scale, to_uint8, unit_scale
 
 __all__ = [
     "DATASETS",
     "AbsentError",
     "DataError",
     "Dataset",
+    "Images",
     "contrast",
     "load",
     "names",
+    "open",
     "rotate",
     "scale",
     "unit_scale",
@@ -171,9 +165,9 @@ def load(
 
     Args:
         name: A registered name (`names`), a name found in the data folder, or a path to a `.npz`
-            file, a folder of images or a folder of idx files; then any transforms, applied from
-            left to right: `/rotated`, `/rotated_bilinear`, `/scaled_<c>`, `/unit_scaled_<c>`,
-            `/contrast_<c>`.
+            or `.npy` file, a folder of images or a folder of idx files; then any transforms,
+            applied from left to right: `/rotated`, `/rotated_bilinear`, `/scaled_<c>`,
+            `/unit_scaled_<c>`, `/contrast_<c>`.
         split: "train" or "test". Files of your own may have other splits, and files that have
             none at all (one array, one flat folder) are the same images for every split.
         data_dir: Where data lie and downloads go. None: the environment variable
@@ -184,10 +178,10 @@ def load(
         where the source has none.
 
         Files of your own: `x_<split>` and `y_<split>` in a `.npz`, or `images`, `x` or `arr_0`
-        (labels: `labels`, `y`, `arr_1`); png, jpg, bmp or webp images, in name order, in
-        `<folder>/<split>/` if it exists, else in the folder, sub-folders being classes; or
-        `train-` and `t10k-images-idx3-ubyte`, gzipped or not. Grayscale stays one channel, any
-        other image becomes RGB, transparency is dropped.
+        (labels: `labels`, `y`, `arr_1`); one array in a `.npy`; png, jpg, bmp or webp images, in
+        name order, in `<folder>/<split>/` if it exists, else in the folder, sub-folders being
+        classes; or `train-` and `t10k-images-idx3-ubyte`, gzipped or not. Grayscale stays one
+        channel, any other image becomes RGB, transparency is dropped.
 
         `omniglot` is the split `test` (evaluation alphabets) where TFDS prepared it; a folder
         that holds the two small background sets alone gives those for "test", each drawing once.
@@ -198,6 +192,31 @@ def load(
         AbsentError: No source has the set and split; it is a DataError.
         DataError: There is no such split or transform, or a file is damaged, pickled, or holds
             anything but uint8 images of one size.
+    """
+    images = open(name, split, data_dir)
+    return images.rows(0, len(images))
+
+
+def open(
+    name: str | os.PathLike[str],
+    split: str = "test",
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Images:
+    """Images that stay on disk until they are asked for: what `load` gives, in pieces.
+
+    Args:
+        name: As of `load`.
+        split: As of `load`.
+        data_dir: As of `load`.
+
+    Returns:
+        `images` with `len(images)` and `images.shape`; `images[a:b]` is what `load` has there.
+        Slices that follow one another cost least: a compressed file is read from the front. The
+        embedded sets, Omniglot's two small sets, and arrays in Fortran order are in memory.
+
+    Raises:
+        AbsentError: As `load`.
+        DataError: As `load`; what only shows in an image when that image is read.
     """
     root = data_dir or os.environ.get("JAXOOD_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
     root = Path(root or "~/tensorflow_datasets").expanduser()
@@ -216,34 +235,41 @@ def load(
         transforms.insert(0, by_name(last, os.fspath(name)))
 
     if base in DATASETS:
-        images, labels = _registered(base, split, places)
+        opened = _registered(base, split, places)
     else:
-        images, labels = files.read(next(files.find([base], [Path(), *places])), split)
-    for transform in transforms:
-        images = transform(images)
-    return images, labels
+        opened = files.open_images(next(files.find([base], [Path(), *places])), split)
+
+    def rows(start: int, stop: int) -> Loaded:
+        images, labels = opened.rows(start, stop)
+        for transform in transforms:
+            images = transform(images, start)
+        return images, labels
+
+    return replace(opened, rows=rows)
 
 
-def _registered(name: str, split: str, places: Sequence[Path]) -> Loaded:
+def _registered(name: str, split: str, places: Sequence[Path]) -> Images:
     spec = DATASETS[name]
     if split not in spec.splits:
         raise DataError(f"{name} has no split {split!r}; ask for {' or '.join(spec.splits)}")
     if spec.embedded:
-        return check_images(*spec.embedded(split), name, spec.shape)
+        return in_memory(*spec.embedded(split), name, spec.shape)
     sources = chain(
-        (partial(_read_tfds, folder, name) for folder in _prepared(spec.tfds, places)),
+        (partial(open_tfds, folder, name, spec) for folder in prepared(spec.tfds, places)),
         (
-            partial(files.read, path, shape=spec.shape, prepare=spec.prepare, limit=spec.limit)
+            partial(
+                files.open_images, path, shape=spec.shape, prepare=spec.prepare, limit=spec.limit
+            )
             for path in files.find([name, *spec.files], places)
             # A download that broke off leaves a folder of this name without a single image.
             if files.holds_images(path)
         ),
     )
     found = []
-    for read in sources:
+    for source in sources:
         try:
-            return read(split)
-        except files.MissingSplit as missing:
+            return source(split)
+        except MissingSplit as missing:
             found.append(missing.found)
     if found:
         absent = f"{name}: no source has the split {split!r} ({'; '.join(found)})"
@@ -252,10 +278,10 @@ def _registered(name: str, split: str, places: Sequence[Path]) -> Loaded:
             f"{name} is not in {places[0]} or its sub-folders (looked for TFDS's {spec.tfds}, and "
             f"for {', '.join(f'{n}.npz and {n}/' for n in (name, *spec.files))})"
         )
-    folder = _download(name, places[0], absent)
+    folder = download(name, spec, places[0], absent)
     try:
-        return _read_tfds(folder, name, split)
-    except files.MissingSplit as missing:  # TFDS takes a folder that it finds for a whole set
+        return open_tfds(folder, name, spec, split)
+    except MissingSplit as missing:  # TFDS takes a folder that it finds for a whole set
         raise DataError(f"{absent}; delete {folder} and prepare the whole set again") from missing
 
 
@@ -294,77 +320,3 @@ def _photos(split: str, *labels: int) -> Loaded:
     photos = [load_sample_image(("china.jpg", "flower.jpg")[label]) for label in labels]
     crops = np.stack([photo[y : y + 32, x : x + 32] for photo in photos for y, x in corners])
     return crops, np.repeat(labels, len(corners))
-
-
-# ----------------------------------------------------------------------------------------- TFDS
-
-
-def _prepared(tfds_name: str, places: Sequence[Path]) -> Iterator[Path]:
-    """The folder of the newest prepared version in each place that has one."""
-    for place in places:
-        folders = [info.parent for info in (place / tfds_name).glob("*/dataset_info.json")]
-        versions = [folder for folder in folders if re.fullmatch(r"\d+(\.\d+)*", folder.name)]
-        if versions:
-            yield max(versions, key=lambda folder: [int(n) for n in folder.name.split(".")])
-
-
-def _read_tfds(folder: Path, name: str, split: str) -> Loaded:
-    """A prepared TFDS folder, without TensorFlow."""
-    import tensorflow_datasets as tfds
-
-    spec = DATASETS[name]
-    try:
-        builder: Any = tfds.builder_from_directory(folder)
-        have = set(builder.info.splits)
-        wanted = next((s for s in spec.splits[split] if set(_parts(s)) <= have), None)
-        if wanted is not None:
-            skip = {"image": tfds.decode.SkipDecoding()}
-            source = builder.as_data_source(split=wanted, decoders=skip)
-            records = source.__getitems__(list(range(len(source)))[: spec.limit])
-    except NotImplementedError as error:
-        raise DataError(
-            f"{folder}: {name} was not prepared as array_record; convert it with 'tfds "
-            f"convert_format --dataset_version_dir={folder} --out_file_format=array_record'"
-        ) from error
-    except Exception as error:  # array_record raises bare RuntimeErrors, the JSON files others
-        raise DataError(
-            f"{folder}: damaged, or not readable as {name} ({files.why(error)}); delete it and "
-            "prepare the set again"
-        ) from error
-    if wanted is None:
-        remedy = "delete it and prepare the whole set again"
-        raise files.MissingSplit(folder, split, have, remedy)
-    if "+" in wanted:  # Omniglot's small sets share drawings
-        records = list({record["image"]: record for record in records}.values())
-    encoded = [(f"{folder}[{wanted}]", record["image"]) for record in records]
-    images = files.decode(encoded, spec.shape, spec.prepare)
-    labels = np.array([r["label"] for r in records]) if "label" in builder.info.features else None
-    return check_images(images, labels, folder, spec.shape)
-
-
-def _parts(splits: str) -> list[str]:
-    """Names in a TFDS split expression such as `small1+small2` or `train[:10000]`."""
-    return [part.partition("[")[0] for part in splits.split("+")]
-
-
-def _download(name: str, root: Path, absent: str) -> Path:
-    """Downloads and prepares a registered set under `root`, by TFDS; its folder.
-
-    `absent` is the beginning of the message where that cannot be: why it is asked for.
-    """
-    remedy = f"or put {name}.npz or a folder {name} of images in {root}"
-    if importlib.util.find_spec("tensorflow") is None:
-        raise AbsentError(
-            f"{absent}, and to download it TensorFlow is missing: pip install 'jaxood[tfds]', "
-            f"{remedy}"
-        )
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(DATASETS[name].tfds, data_dir=root, file_format="array_record")
-        builder.download_and_prepare()
-    except Exception as error:  # whatever the network and some thirty libraries may raise
-        raise AbsentError(
-            f"{absent}, and TFDS could not download it ({files.why(error)}); try again, {remedy}"
-        ) from error
-    return Path(builder.data_path)

@@ -43,7 +43,7 @@ def fit(score, trusted, *, set_size=None):
     if len(trusted) == 0:
         raise ValueError("there are no images to calibrate on: give held-out trusted images")
     sets = np.array_split(trusted, max(1, len(trusted) // (set_size or len(trusted))))
-    null = np.concatenate([_finite(score(images)) for images in sets])
+    null = np.concatenate([finite(score(images)) for images in sets])
     return Detector(score, np.sort(null), frozenset(_digests(trusted)))
 
 
@@ -61,14 +61,19 @@ def p_values(detector, images):
     Raises:
         ValueError: if an image was used for calibration, or a score is NaN.
     """
-    known = [i for i, digest in enumerate(_digests(images)) if digest in detector.seen]
-    if known:
+    used = np.flatnonzero(known(detector, images))
+    if used.size:
         raise ValueError(
-            f"{len(known)} of the {len(images)} images to judge were used for calibration (the "
-            f"first is number {known[0]}), so their p-values would mean nothing: remove them, or "
+            f"{used.size} of the {len(images)} images to judge were used for calibration (the "
+            f"first is number {used[0]}), so their p-values would mean nothing: remove them, or "
             f"calibrate on other images"
         )
-    return p_values_of(_finite(detector.score(images)), detector.null)
+    return p_values_of(finite(detector.score(images)), detector.null)
+
+
+def known(detector, images):
+    """Which images the score was calibrated on: uint8 ``(n, h, w, c)`` to bool ``(n,)``."""
+    return np.array([digest in detector.seen for digest in _digests(images)], bool)
 
 
 def p_values_of(scores, null):
@@ -92,6 +97,12 @@ def decide(detector, images, *, false_positive_rate=0.05):
     Raises:
         ValueError: if the null is too small for that rate, or as `p_values`.
     """
+    check_rate(detector, false_positive_rate)
+    return p_values(detector, images) <= false_positive_rate
+
+
+def check_rate(detector, false_positive_rate):
+    """Raises ``ValueError`` where the null is too small to hold a false-positive rate."""
     smallest = 1 / (len(detector.null) + 1)
     if not smallest <= false_positive_rate < 1:
         raise ValueError(
@@ -99,10 +110,10 @@ def decide(detector, images, *, false_positive_rate=0.05):
             f"false-positive rate of {false_positive_rate} cannot be held: calibrate on more "
             f"images, or choose a rate in [{smallest:.3g}, 1)"
         )
-    return p_values(detector, images) <= false_positive_rate
 
 
-def _finite(scores):
+def finite(scores):
+    """Scores as float32 ``(n,)``; ``ValueError`` where one is NaN."""
     scores = np.asarray(scores, np.float32)
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN")

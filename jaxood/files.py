@@ -1,35 +1,34 @@
-"""The user's own image files: `.npz`, folders of images, and idx files as MNIST's, as uint8 arrays.
+"""The user's own image files: `.npz`, `.npy`, folders of images, and idx files as MNIST's.
 
-`jaxood.data.load` finds them by name or path and says which names they may have.
+`jaxood.data` finds them by name or path and says which names they may have. They are opened as
+`Images`, which reads what is asked for and no more.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxood.transforms import DataError, check_images
+from jaxood.array_files import find_idx, open_idx, open_npy, open_npz, read_idx
+from jaxood.images import (
+    DataError,
+    Images,
+    Loaded,
+    MissingSplit,
+    Shape,
+    check_images,
+    check_shape,
+    why,
+)
 
-Loaded = tuple[np.ndarray, np.ndarray | None]
-Shape = tuple[int, int, int]
 Prepare = Callable[[Any, tuple[int, int]], Any]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
-
-class MissingSplit(DataError):
-    """A source that is whole, but has other splits than the one asked for; `found` names them."""
-
-    def __init__(self, source: Path, split: str, has: Iterable[str], remedy: str):
-        self.found = f"{source} has {', '.join(sorted(has))}"
-        super().__init__(f"{self.found}, but no images for the split {split!r}; {remedy}")
 
 
 def find(stems: Sequence[str], places: Sequence[Path]) -> Iterator[Path]:
@@ -45,15 +44,15 @@ def holds_images(path: Path) -> bool:
     )
 
 
-def read(
+def open_images(
     path: Path,
     split: str,
     *,
     shape: Shape | None = None,
     prepare: Prepare | None = None,
     limit: int | None = None,
-) -> Loaded:
-    """Images and labels of a split from a `.npz` file, or a folder of idx files or images.
+) -> Images:
+    """A split of a `.npz` or `.npy` file, or of a folder of idx files or images.
 
     Args:
         path: The file or folder.
@@ -63,27 +62,27 @@ def read(
         limit: Most images to read, from the first on.
 
     Returns:
-        What `jaxood.data.load` returns.
+        The images, as `jaxood.data.open` describes them.
 
     Raises:
         MissingSplit: There are other splits.
         DataError: The source is damaged, or not what it should be.
     """
-    if not path.is_dir():
-        images, labels = _read_npz(path, split)
-    elif idx := _find_idx(path, split, "images-idx3"):
-        labels = _find_idx(path, split, "labels-idx1")
-        images, labels, path = _read_idx(idx), labels and _read_idx(labels), idx
-    else:
-        files, labels = _list_images(path, split)
-        images = decode([(str(f), f) for f in files[:limit]], shape, prepare)
-    return check_images(images[:limit], None if labels is None else labels[:limit], path, shape)
+    if path.is_dir():
+        if idx := find_idx(path, split, "images-idx3"):
+            labels = find_idx(path, split, "labels-idx1")
+            return open_idx(idx, labels and read_idx(labels), shape, limit)
+        return _open_folder(path, split, shape, prepare, limit)
+    if path.suffix == ".npy":
+        return open_npy(path.open("rb"), None, path, shape, limit)
+    return open_npz(path, split, shape, limit)
 
 
 def decode(
     files: Sequence[tuple[str, Path | bytes]],
     shape: Shape | None = None,
     prepare: Prepare | None = None,
+    like: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """Image files or encoded images as one array.
 
@@ -92,6 +91,7 @@ def decode(
         shape: `(h, w, c)` wanted: c decides between gray and RGB, which each image else decides
             itself, and `(h, w)` is for `prepare` alone.
         prepare: Makes a Pillow image of another size into one of the size `(w, h)`.
+        like: Shape of the images before these, if there are any.
 
     Returns:
         uint8 `(n, h, w)` or `(n, h, w, 3)`.
@@ -115,7 +115,7 @@ def decode(
         if pixels.dtype != np.uint8:
             raise DataError(f"{name}: a {pixels.dtype} image; convert it to 8 bits a channel")
         if i == 0:
-            images = np.empty((len(files), *pixels.shape), np.uint8)
+            images = np.empty((len(files), *(like or pixels.shape)), np.uint8)
         if pixels.shape != images.shape[1:]:
             raise DataError(
                 f"{name}: this image is {pixels.shape}, those before it {images.shape[1:]}; make "
@@ -125,70 +125,51 @@ def decode(
     return images
 
 
-def why(error: Exception) -> str:
-    """An error of a library in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+def _open_folder(
+    folder: Path,
+    split: str,
+    shape: Shape | None,
+    prepare: Prepare | None,
+    limit: int | None,
+) -> Images:
+    root, names, labels = _list_images(folder, split)
+    names = names[:limit]
+
+    def pixels(start: int, stop: int, like: tuple[int, ...] | None) -> np.ndarray:
+        paths = [root / name for name in names[start:stop]]
+        return decode([(str(path), path) for path in paths], shape, prepare, like)
+
+    like = pixels(0, 1, None).shape[1:]
+    found = check_shape(np.dtype(np.uint8), (len(names), *like), folder, shape)
+
+    def rows(start: int, stop: int) -> Loaded:
+        images = pixels(start, stop, like)
+        return check_images(images, None if labels is None else labels[start:stop], folder)
+
+    return Images(found, rows, names)
 
 
-def _read_npz(path: Path, split: str) -> Loaded:
-    if not zipfile.is_zipfile(path):
-        raise DataError(
-            f"{path}: neither a folder nor a whole .npz file; write it (again) with numpy.savez"
+def _list_images(folder: Path, split: str) -> tuple[Path, list[str], np.ndarray | None]:
+    """Where a split lies, its image files in name order, and classes where those are sub-folders.
+
+    Names are relative to where it lies, and text: a list of a million paths would weigh more than
+    a model.
+    """
+
+    def folders(path: Path) -> list[str]:
+        return sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
+
+    def images(path: Path) -> list[str]:
+        return sorted(
+            name for name in os.listdir(path) if os.path.splitext(name)[1].lower() in _SUFFIXES
         )
-    pairs = [(f"x_{split}", f"y_{split}"), ("images", "labels"), ("x", "y"), ("arr_0", "arr_1")]
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            splits = [key for key in arrays if key.startswith("x_")]
-            if splits:
-                pairs = pairs[:1]
-            x, y = next((pair for pair in pairs if pair[0] in arrays), (None, None))
-            if x is not None:
-                return arrays[x], arrays[y] if y in arrays else None
-            have = ", ".join(arrays) or "nothing"
-    except Exception as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"{path}: holds pickled Python objects, which may run code and are never read; "
-                "store plain uint8 arrays with numpy.savez"
-            ) from None
-        raise DataError(f"{path}: damaged .npz file ({why(error)}); write it again") from error
-    if splits:
-        raise MissingSplit(path, split, splits, f"store those as x_{split} and y_{split}")
-    raise DataError(f"{path}: no images; it holds {have}: name them x_{split} and y_{split}")
 
-
-def _find_idx(folder: Path, split: str, kind: str) -> Path | None:
-    stem = f"{'t10k' if split == 'test' else split}-{kind}-ubyte"
-    return next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """The array of an idx file: two zero bytes, type (8: uint8), rank, big-endian sizes, data."""
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            raw = file.read()
-        if raw[:3] != b"\0\0\x08":
-            raise ValueError("it does not start as an idx file of bytes")
-        shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-    except Exception as error:
-        raise DataError(f"{path}: damaged idx file ({why(error)}); get it again") from error
-
-
-def _list_images(folder: Path, split: str) -> tuple[list[Path], np.ndarray | None]:
-    """Image files of a split in name order, and classes where they lie in sub-folders."""
-
-    def folders(path: Path) -> list[Path]:
-        return sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
-
-    def images(path: Path) -> list[Path]:
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
-
-    splits = {"train", "test", split} & {p.name for p in folders(folder)}
+    splits = {"train", "test", split} & set(folders(folder))
     if splits and split not in splits:
         raise MissingSplit(folder, split, splits, f"put them in {folder / split}")
     root = folder / split if splits else folder
-    flat, classes = images(root), [images(path) for path in folders(root)]
+    flat = images(root)
+    classes = [[f"{name}/{image}" for image in images(root / name)] for name in folders(root)]
     if not flat and not any(classes):
         idx = [p.name for p in folder.glob("*-images-idx3-ubyte*")]
         if others := {*idx, *splits} - {split}:
@@ -202,8 +183,10 @@ def _list_images(folder: Path, split: str) -> tuple[list[Path], np.ndarray | Non
             f"{root}: images lie both in this folder and in sub-folders; move them so that all do "
             "the same"
         )
-    labels = np.repeat(np.arange(len(classes)), [len(c) for c in classes])
-    return flat or list(chain(*classes)), None if flat else labels
+    if flat:
+        return root, flat, None
+    labels = np.repeat(np.arange(len(classes)), [len(names) for names in classes])
+    return root, [name for names in classes for name in names], labels
 
 
 def _converted(

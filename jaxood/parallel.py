@@ -90,6 +90,8 @@ def shard(tree, mesh):
 
     def put(rows):
         total = -(-len(rows) // mesh.size) * mesh.size
+        if isinstance(rows, jax.Array) and len(rows) == total and jax.process_count() == 1:
+            return jax.device_put(rows, NamedSharding(mesh, P(AXIS)))  # from where it lies
 
         def own(index):
             start, stop, _ = index[0].indices(total)
@@ -169,22 +171,23 @@ def start(coordinator=None, processes=None, process_id=None):
         ValueError: if only some are given, or they contradict each other.
         RuntimeError: if a cluster was found and JAX cannot join it.
     """
-    given = (coordinator, processes, process_id)
     alone = processes == 1 and coordinator is None
-    found = given == (None,) * 3
+    found = coordinator is None and processes is None and process_id is None
     if alone or jax.distributed.is_initialized():
         return
-    if found and not (_in_cluster() or _on_tpu()):
-        return
-    if not found:
-        if None in given:
-            raise ValueError("give the coordinator, the number of processes and the process id")
-        if ":" not in coordinator:
-            raise ValueError(f"the coordinator is host:port, for instance {coordinator}:1234")
-        if not 0 <= process_id < processes:
-            raise ValueError(f"process ids go from 0 to {processes - 1}, not {process_id}")
+    if found:
+        if not (_in_cluster() or _on_tpu()):
+            return
+    elif coordinator is None or processes is None or process_id is None:
+        raise ValueError("give the coordinator, the number of processes and the process id")
+    elif ":" not in coordinator:
+        raise ValueError(f"the coordinator is host:port, for instance {coordinator}:1234")
+    elif not 0 <= process_id < processes:
+        raise ValueError(f"process ids go from 0 to {processes - 1}, not {process_id}")
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(
+            coordinator, processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
     except Exception:
         if found and not _in_cluster():
             return  # a TPU of no pod, such as Colab's

@@ -1,74 +1,22 @@
-"""What an array of images is in this library, and how one is changed into another.
+"""How one array of images is changed into another.
 
-Pure functions, uint8 `(n, h, w, c)` to uint8 of the same shape. `jaxood.data.load` applies them by
+Pure functions, uint8 `(n, h, w, c)` to uint8 of the same shape. `jaxood.data` applies them by
 name: `rotated`, `rotated_bilinear`, `scaled_<c>`, `unit_scaled_<c>`, `contrast_<c>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-
-class DataError(ValueError):
-    """Images that cannot be had, or are not what was asked for; the message says what to do."""
+from jaxood.images import DataError, check_images
 
 
-class AbsentError(DataError):
-    """Images that no source has: nothing is wrong with what is there."""
-
-
-def check_images(
-    images: np.ndarray, labels: np.ndarray | None, source: Any, shape: tuple[int, ...] | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The one check that everything loaded passes; `source` is named in the messages.
-
-    Args:
-        images: Any array; `(n, h, w)` is taken for one channel.
-        labels: Any array, or None.
-        source: Where they are from.
-        shape: `(h, w, c)` that every image must have, if given.
-
-    Returns:
-        Writable C-contiguous uint8 `(n, h, w, c)` with n > 0 and c 1 or 3; int64 `(n,)` or None.
-
-    Raises:
-        DataError: Anything else.
-    """
-    if images.dtype != np.uint8:
-        nan = " with NaN" if images.dtype.kind == "f" and np.isnan(images).any() else ""
-        raise DataError(
-            f"{source}: images are {images.dtype}{nan}, not uint8; for finite values in [0, 1] "
-            "store (255 * x).round().astype(numpy.uint8)"
-        )
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise DataError(
-            f"{source}: images have shape {images.shape}; store them as (n, h, w, c) with 1 or 3 "
-            "channels last"
-        )
-    if images.size == 0:
-        raise DataError(f"{source}: there are no images, shape {images.shape}; add some")
-    if shape and images.shape[1:] != shape:
-        raise DataError(
-            f"{source}: images are {images.shape[1:]}, but this set is {shape}; resize them, "
-            "or load the file by its path"
-        )
-    if labels is not None:
-        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-            raise DataError(
-                f"{source}: labels are {labels.dtype} of shape {labels.shape} for {len(images)} "
-                "images; store one integer an image"
-            )
-        labels = labels.astype(np.int64)
-    return np.require(images, requirements=["C", "W"]), labels
-
-
-def rotate(images: np.ndarray, seed: int = 0, *, bilinear: bool = False) -> np.ndarray:
+def rotate(
+    images: np.ndarray, seed: int = 0, *, bilinear: bool = False, first: int = 0
+) -> np.ndarray:
     """Each image turned by its own random angle, uniform in (90, 270) degrees.
 
     This is "Rotation" of the BatchNorm paper's Table 2. The paper does not say how pixels are
@@ -81,6 +29,8 @@ def rotate(images: np.ndarray, seed: int = 0, *, bilinear: bool = False) -> np.n
         images: uint8 `(n, h, w, c)`, c 1 or 3.
         seed: Of the angles.
         bilinear: Interpolate, in place of taking the nearest pixel.
+        first: Position of the first of these images in their set: a part of a set is turned as
+            the whole of it would be.
 
     Returns:
         uint8, the shape of `images`.
@@ -91,7 +41,8 @@ def rotate(images: np.ndarray, seed: int = 0, *, bilinear: bool = False) -> np.n
     from PIL import Image
 
     images, _ = check_images(images, None, "rotate")
-    angles = np.random.default_rng(seed).uniform(90, 270, len(images))
+    generator = np.random.Generator(np.random.PCG64(seed).advance(first))
+    angles = generator.uniform(90, 270, len(images))
     resampling = Image.Resampling.BILINEAR if bilinear else Image.Resampling.NEAREST
     turned = np.empty_like(images)
     for out, image, angle in zip(turned, images, angles, strict=True):
@@ -164,17 +115,22 @@ def _factor(c: float) -> float:
     return c
 
 
-def by_name(text: str, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The transform that `text`, a part of the data set name `name`, stands for."""
+def by_name(text: str, name: str) -> Callable[[np.ndarray, int], np.ndarray]:
+    """The transform that `text`, a part of the data set name `name`, stands for.
+
+    It takes images, and the position of their first in the set.
+    """
     if text in ("rotated", "rotated_bilinear"):
-        return partial(rotate, bilinear=text == "rotated_bilinear")
+        bilinear = text == "rotated_bilinear"
+        return lambda images, first: rotate(images, bilinear=bilinear, first=first)
     kind, _, c = text.rpartition("_")
     kinds = {"scaled": scale, "unit_scaled": unit_scale, "contrast": contrast}
     try:
-        return partial(kinds[kind], c=_factor(float(c)))
+        transform, factor = kinds[kind], _factor(float(c))
     except (KeyError, ValueError):
         raise DataError(
             f"{name!r}: there is no such file or folder, and {text!r} is no transform; those are "
             "rotated, rotated_bilinear, scaled_<c>, unit_scaled_<c> and contrast_<c> with a number "
             "c of at least 0"
         ) from None
+    return lambda images, first: transform(images, factor)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, command
 
-from experiments import bn_fashion_mnist, common, quickstart, speed
+from experiments import bn_fashion_mnist, common, quickstart, screen, speed
 from experiments.batch_norm_study import Config
 from jaxood import record
 
@@ -94,6 +94,36 @@ def test_killed_at_any_moment_resumes_bit_for_bit(smoke, tmp_path, run, environm
     for name in unbroken:
         if not name.startswith("seconds/"):
             np.testing.assert_array_equal(broken[name], unbroken[name], err_msg=name)
+
+
+def test_a_finished_run_screens_images_and_resumes(smoke, tmp_path, run):
+    out = tmp_path / "screened"
+    line = ("experiments.screen", "--run", smoke[0].out, "--images", "digits", "--out", out)
+    line += ("--calibration", 300, "--set-size", 64, "--score", "batch_norm_delta")
+    done = run(*line)
+    assert f"report: {out / 'report.html'}" in done.stdout
+    assert "of 299 images are reported" in done.stdout  # of 599, 300 were calibrated on
+    whole = (out / "scores.csv").read_bytes()
+    assert whole.count(b"\n") == 1 + 599
+    assert (out / "report.html").read_text().count("<img") == len(list((out / "figures").iterdir()))
+    (out / "scores.csv").write_bytes(whole[: len(whole) // 2])
+    run(*line)
+    assert (out / "scores.csv").read_bytes() == whole
+
+
+def test_only_a_finished_run_screens(smoke, tmp_path):
+    def refused(run, images="digits"):
+        config = screen.Config(run=run, images=images, out=tmp_path / "screened")
+        with pytest.raises(common.UsageError) as caught:
+            screen.main(config)
+        return str(caught.value)
+
+    assert "is not the folder of a run of quickstart, bn_fashion_mnist" in refused(tmp_path)
+    settings = (smoke[0].out / "config.json").read_text()
+    (tmp_path / "config.json").write_text(settings)
+    assert "has not finished its training" in refused(tmp_path)
+    assert "give images of that shape" in refused(smoke[0].out, "photos")
+    assert not (tmp_path / "screened").exists()
 
 
 def test_quickstart_reports(tmp_path, run):

@@ -45,7 +45,8 @@ def write_idx(path, array):
 
 
 def read(path, split="test", **how):
-    return files.read(path, split, **how)
+    images = files.open_images(path, split, **how)
+    return images.rows(0, len(images))
 
 
 def read_labelled(*arguments):

@@ -194,6 +194,9 @@ def _training_program(model, mesh):
 def batch_norm_delta(model, variables, x, reference, *, r1=0.1, r2=0.9, **options):
     """Score ``Delta = |S_{b,r1} - S_{b,r2}|`` (eq. 7): a batch score.
 
+    Images are scored among those they arrive with: of images that come in pieces
+    (`jaxood.stream`), each piece is a set of its own, and another division gives other values.
+
     Args:
         model: a `DensityModel` with BatchNorm.
         variables: of the model.

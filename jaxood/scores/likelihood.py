@@ -45,7 +45,8 @@ def log_prob_draw(model, variables, x, key, draw, batch_size, advance=lambda cou
     for start in range(0, len(x), at_once):
         images = x[start : start + at_once]
         padding = [(0, at_once - len(images))] + [(0, 0)] * 3
-        values = evaluate(variables, parallel.shard(np.pad(images, padding), mesh), key, draw)
+        pad = jnp.pad if isinstance(images, jax.Array) else np.pad  # where the images are
+        values = evaluate(variables, parallel.shard(pad(images, padding), mesh), key, draw)
         parts.append(np.moveaxis(np.asarray(values), 0, -1)[..., : len(images)])
         advance(-(-len(images) // batch_size))
     return np.concatenate(parts, -1)

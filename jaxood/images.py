@@ -1,0 +1,151 @@
+"""What images are in this library: arrays of one kind, in memory or on disk, and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Loaded = tuple[np.ndarray, np.ndarray | None]
+Shape = tuple[int, int, int]
+
+
+class DataError(ValueError):
+    """Images that cannot be had, or are not what was asked for; the message says what to do."""
+
+
+class AbsentError(DataError):
+    """Images that no source has: nothing is wrong with what is there."""
+
+
+class MissingSplit(DataError):
+    """A source that is whole, but has other splits than the one asked for; `found` names them."""
+
+    def __init__(self, source: Path, split: str, has: Iterable[str], remedy: str):
+        self.found = f"{source} has {', '.join(sorted(has))}"
+        super().__init__(f"{self.found}, but no images for the split {split!r}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that stay on disk: `len(images)`, `images.shape`, and a slice is an array in memory.
+
+    Memory grows with the slice alone, but for labels, and file names where there are any. One
+    thread at a time may read.
+
+    Attributes:
+        shape: `(n, h, w, c)`.
+        rows: `(start, stop)` to checked images and labels, 0 <= start < stop <= n.
+        names: Names of the files, where each image is one.
+    """
+
+    shape: tuple[int, int, int, int]
+    rows: Callable[[int, int], Loaded]
+    names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, chosen: slice) -> np.ndarray:
+        """uint8 `(stop - start, h, w, c)`.
+
+        Raises:
+            DataError: What is read is damaged, or not like the images before it.
+            ValueError: The slice is empty or has a step.
+        """
+        start, stop, step = chosen.indices(len(self))
+        if step != 1 or stop <= start:
+            raise ValueError(f"{chosen} of {len(self)} images: give start < stop and no step")
+        return self.rows(start, stop)[0]
+
+
+def in_memory(
+    images: np.ndarray, labels: np.ndarray | None, source: Any, shape: Shape | None = None
+) -> Images:
+    """An array as `Images`; arguments and errors as of `check_images`."""
+    found = check_shape(images.dtype, images.shape, source, shape)
+    images, labels = check_images(images, labels, source, shape)
+
+    def rows(start: int, stop: int) -> Loaded:
+        return images[start:stop], None if labels is None else labels[start:stop]
+
+    return Images(found, rows)
+
+
+def check_images(
+    images: np.ndarray, labels: np.ndarray | None, source: Any, shape: tuple[int, ...] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The one check that everything loaded passes; `source` is named in the messages.
+
+    Args:
+        images: Any array; `(n, h, w)` is taken for one channel.
+        labels: Any array, or None.
+        source: Where they are from.
+        shape: `(h, w, c)` that every image must have, if given.
+
+    Returns:
+        Writable C-contiguous uint8 `(n, h, w, c)` with n > 0 and c 1 or 3; int64 `(n,)` or None.
+
+    Raises:
+        DataError: Anything else.
+    """
+    images = images.reshape(check_shape(images.dtype, images.shape, source, shape))
+    if labels is not None:
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"{source}: labels are {labels.dtype} of shape {labels.shape} for {len(images)} "
+                "images; store one integer an image"
+            )
+        labels = labels.astype(np.int64)
+    return np.require(images, requirements=["C", "W"]), labels
+
+
+def check_shape(
+    dtype: np.dtype,
+    found: tuple[int, ...],
+    source: Any,
+    shape: tuple[int, ...] | None = None,
+) -> tuple[int, int, int, int]:
+    """The part of `check_images` that needs no pixels.
+
+    Args:
+        dtype: Of an array of images.
+        found: Its shape; `(n, h, w)` is taken for one channel.
+        source: Where they are from.
+        shape: `(h, w, c)` that every image must have, if given.
+
+    Returns:
+        `(n, h, w, c)`.
+
+    Raises:
+        DataError: Anything else than uint8 `(n, h, w, c)` with n > 0 and c 1 or 3.
+    """
+    if dtype != np.uint8:
+        raise DataError(
+            f"{source}: images are {dtype}, not uint8; for values in [0, 1], none of them NaN, "
+            "store (255 * x).round().astype(numpy.uint8)"
+        )
+    if len(found) == 3:
+        found = (*found, 1)
+    if len(found) != 4 or found[-1] not in (1, 3):
+        raise DataError(
+            f"{source}: images have shape {found}; store them as (n, h, w, c) with 1 or 3 "
+            "channels last"
+        )
+    if 0 in found:
+        raise DataError(f"{source}: there are no images, shape {found}; add some")
+    if shape and found[1:] != shape:
+        raise DataError(
+            f"{source}: images are {found[1:]}, but this set is {shape}; resize them, "
+            "or load the file by its path"
+        )
+    n, height, width, channels = found
+    return n, height, width, channels
+
+
+def why(error: Exception) -> str:
+    """An error of a library in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -8,7 +8,7 @@ install 'jaxood[tfds]').
 """
 
 from experiments import batch_norm_test, common
-from experiments.batch_norm_study import Amount, Config, presets, study
+from experiments.batch_norm_study import Amount, Config, Study, presets, study
 
 OOD = (
     "cifar10/rotated",
@@ -34,9 +34,9 @@ in for it. CelebA and CIFAR-100 are ours.
 """
 
 
-def main(config: Config):
-    """Run the experiment."""
-    chosen = study(
+def study_of(config: Config) -> Study:
+    """What the command line asks for."""
+    return study(
         config,
         "bn_cifar",
         title="The BatchNorm test on CIFAR-10",
@@ -45,7 +45,11 @@ def main(config: Config):
         ood=OOD,
         notes=NOTES,
     )
-    return batch_norm_test.run(chosen, config, config.folder("bn_cifar"))
+
+
+def main(config: Config):
+    """Run the experiment."""
+    return batch_norm_test.run(study_of(config), config, config.folder("bn_cifar"))
 
 
 if __name__ == "__main__":

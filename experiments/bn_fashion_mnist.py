@@ -6,7 +6,7 @@ downloaded by TFDS (pip install 'jaxood[tfds]').
 """
 
 from experiments import batch_norm_test, common
-from experiments.batch_norm_study import Amount, Config, presets, study
+from experiments.batch_norm_study import Amount, Config, Study, presets, study
 
 # The last is ours: how much of "Rotation" is the rotation, and how much the ragged resampling?
 OOD = (
@@ -31,9 +31,9 @@ like the paper's; "rotated bilinear" is resampled smoothly.
 """
 
 
-def main(config: Config):
-    """Run the experiment."""
-    chosen = study(
+def study_of(config: Config) -> Study:
+    """What the command line asks for."""
+    return study(
         config,
         "bn_fashion_mnist",
         title="The BatchNorm test on Fashion-MNIST",
@@ -42,7 +42,11 @@ def main(config: Config):
         ood=OOD,
         notes=NOTES,
     )
-    return batch_norm_test.run(chosen, config, config.folder("bn_fashion_mnist"))
+
+
+def main(config: Config):
+    """Run the experiment."""
+    return batch_norm_test.run(study_of(config), config, config.folder("bn_fashion_mnist"))
 
 
 if __name__ == "__main__":

@@ -130,6 +130,13 @@ class Config(common.Flags):
         )
 
 
+def without_negativity(study: Study) -> Study:
+    """The study's first model, trained without the negativity loss."""
+    weights = study.recipe.weights._replace(negativity=0)
+    recipe = dataclasses.replace(study.recipe, weights=weights)
+    return dataclasses.replace(study, recipe=recipe, seeds=study.seeds[:1])
+
+
 def main(config: Config):
     """Run the experiment."""
     if config.models < 1:
@@ -146,9 +153,7 @@ def main(config: Config):
     models, results = fitted(study, images, sets, store, out)
     without = None
     if config.negativity:
-        weights = study.recipe.weights._replace(negativity=0)
-        recipe = dataclasses.replace(study.recipe, weights=weights)
-        first = dataclasses.replace(study, recipe=recipe, seeds=study.seeds[:1])
+        first = without_negativity(study)
         _, without = fitted(first, images, sets, store, out, "no_negativity")
 
     found = claims(results, without)

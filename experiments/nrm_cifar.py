@@ -129,6 +129,13 @@ class Config(common.Flags):
         )
 
 
+def without_negativity(study: Study) -> Study:
+    """The study's first model, trained without the negativity loss."""
+    weights = study.recipe.weights._replace(negativity=0)
+    recipe = dataclasses.replace(study.recipe, weights=weights)
+    return dataclasses.replace(study, recipe=recipe, seeds=study.seeds[:1])
+
+
 def main(config: Config):
     """Run the experiment."""
     if config.models < 1:
@@ -145,9 +152,7 @@ def main(config: Config):
     models, results = fitted(study, images, sets, store, out, devices=config.devices)
     without = None
     if config.negativity:
-        weights = study.recipe.weights._replace(negativity=0)
-        recipe = dataclasses.replace(study.recipe, weights=weights)
-        first = dataclasses.replace(study, recipe=recipe, seeds=study.seeds[:1])
+        first = without_negativity(study)
         _, without = fitted(first, images, sets, store, out, "no_negativity", config.devices)
 
     found = claims(results, without)

@@ -50,6 +50,13 @@ class Table:
         ]
         return [bool(cells) and all(map(_NUMBER.match, cells)) for cells in columns]
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        rule = ["---:" if numeric else ":---" for numeric in self.numeric]
+        lines = [map(_markdown_cell, line) for line in (self.columns, *self.rows)]
+        rows = [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
+        return "\n".join([f"**{_markdown_cell(self.caption)}**", "", *rows])
+
 
 @dataclass(frozen=True)
 class FigureFile:

@@ -105,6 +105,16 @@ def test_tables_render_numbers(record, tmp_path):
     assert "| RealNVP | Fashion-MNIST | 294,739 | 300 | 1.5 |" in markdown
 
 
+def test_a_notebook_shows_a_table_as_the_report_does(record, tmp_path):
+    table = Table(f"{EVIL} |", ["set", EVIL], [["a*|b", 12345], ["two\nlines", None]])
+    _, markdown = write(tmp_path, record, [Section("Numbers", tables=[table])])
+    caption, *rows = table._repr_markdown_().splitlines()
+    assert not re.search(r"(?<!\\)<script", caption)
+    for row in rows:
+        assert row in markdown.splitlines()
+    assert rows[-1] == "| two lines | – |"
+
+
 def test_large_and_small_numbers_stay_legible():
     assert report.format_cell(123456.7) == "123,457"
     assert report.format_cell(0.00012345) == "0.0001234"

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from experiments import common
 from experiments.recipes import ModelName, Recipe
@@ -192,9 +192,10 @@ def presets(
             dropout=0.5,
         ),
     ]
-    made = {(recipe.model, "paper"): paper(recipe) for recipe in papers}
-    made |= {(r.model, "small"): small(r.model, amount, ensemble) for r in papers}
-    return made | {(r.model, "smoke"): smoke(r.model) for r in papers}
+    made: dict[tuple[str, str], Preset] = {(r.model, "paper"): paper(r) for r in papers}
+    for model in get_args(ModelName):
+        made |= {(model, "small"): small(model, amount, ensemble), (model, "smoke"): smoke(model)}
+    return made
 
 
 def study(

@@ -80,17 +80,19 @@ def command(*arguments):
     return [sys.executable, "-m", *map(str, arguments)]
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory, worker_id):
     """One CPU device, as a user has, and programs that compile fast and once for all runs."""
+    folder = tmp_path_factory.getbasetemp()
+    compiled = (folder if worker_id == "master" else folder.parent) / "compiled"
     return os.environ | {
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run(environment):
     """Run a module in a process of its own."""
 

@@ -7,7 +7,6 @@ sets are read from --data-dir where they lie prepared, or downloaded by TFDS (pi
 """
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -151,23 +150,22 @@ def _scored(models: Compared, name, images, seed, store: Scores):
     key = jax.random.key(seed)
     size = min(CHUNK, len(images))
 
-    def once(score, model, compute):
+    def once(what, model: recipes.Trained, compute):
         def announced():
-            print(f"scoring {len(images)} images: {label(name)}, {score}", flush=True)
+            print(f"scoring {len(images)} images: {label(name)}, {what}", flush=True)
             return compute(
                 model.model, model.variables, images, key=key, batch_size=size, show_progress=True
             )
 
-        return store.get(f"{score}/{name}", announced)
+        return store.get(f"{what}/{name}", announced)
 
-    log_pz = scores.glow_neg_log_pz
-    computed = {
-        "glow_neg_log_prob": (models.glow, scores.neg_log_prob),
-        "vae_neg_log_prob": (models.vae, scores.neg_log_prob),
-        "glow_neg_log_pz_last": (models.glow, functools.partial(log_pz, levels="last")),
-        "glow_neg_log_pz_all": (models.glow, functools.partial(log_pz, levels="all")),
+    by_level = once("glow_log_pz", models.glow, scores.glow_log_pz)
+    return {
+        "glow_neg_log_prob": once("glow_neg_log_prob", models.glow, scores.neg_log_prob),
+        "vae_neg_log_prob": once("vae_neg_log_prob", models.vae, scores.neg_log_prob),
+        "glow_neg_log_pz_last": -by_level[-1],
+        "glow_neg_log_pz_all": -by_level.sum(0),
     }
-    return {score: once(score, *how) for score, how in computed.items()}
 
 
 def _samples(glow: recipes.Trained, seed, n=16):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from experiments.common import UsageError
 from jaxood import checkpoint, parallel, record, scores, train
 from jaxood.density import bits_per_dim
 from jaxood.models.glow import glow
@@ -185,9 +186,17 @@ def fit_or_load(
         average_decay: as for `train.fit`.
         statistics_batch: size of the batches whose BatchNorm statistics are merged.
         statistics_images: number of images for them; all by default.
+
+    Raises:
+        UsageError: if a batch cannot be shared evenly among the devices.
     """
     images = jax.tree.leaves(data)[0]
     mesh = parallel.mesh(devices)
+    if batch_size % mesh.size or statistics_batch % mesh.size:
+        raise UsageError(
+            f"batches of {statistics_batch} images cannot be shared evenly among {mesh.size} "
+            f"devices: with --devices, take a number that divides {statistics_batch}"
+        )
     variables = parallel.replicate(model.init(jax.random.key(seed), images[:64]), mesh)
     finished = variables | {"losses": np.zeros(steps, np.float32), "seconds": np.float32(0)}
     restored = checkpoint.restore(directory / "finished", finished)

@@ -183,7 +183,8 @@ def fit(
         The final `TrainState`.
 
     Raises:
-        ValueError: if there are fewer images than ``batch_size``.
+        ValueError: if there are fewer images than ``batch_size``, or the devices cannot share that
+            number evenly.
         Diverged: if the loss or a gradient is not finite.
     """
     optimizer = optimizer or optax.adam(1e-3)
@@ -193,6 +194,10 @@ def fit(
     if len(images) < batch_size:
         raise ValueError(
             f"{len(images)} images do not fill one batch of {batch_size}: lower the batch size"
+        )
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"a batch of {batch_size} images cannot be shared evenly among {mesh.size} devices"
         )
     if directory is not None:
         state = checkpoint.restore(directory, state) or state

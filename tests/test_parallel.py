@@ -144,6 +144,18 @@ def test_rows_are_dealt_out_and_only_ones_own_are_read():
     np.testing.assert_array_equal(dealt[11:], 0)
 
 
+def test_a_batch_that_devices_cannot_share_is_refused(flow):
+    with pytest.raises(ValueError, match="24 images cannot be shared evenly among 5 devices"):
+        train.fit(
+            train.neg_log_prob_loss(flow.model),
+            on(5, flow.variables),
+            flow.images,
+            steps=1,
+            batch_size=24,
+            show_progress=False,
+        )
+
+
 def test_more_devices_than_there_are_is_one_clear_sentence():
     with pytest.raises(common.UsageError, match=r"--devices 9: .* 1 to 8 CPU"):
         common.start(quickstart.Config(devices=9))
@@ -195,7 +207,9 @@ QUICKSTART = ("experiments.quickstart", "--preset", "smoke", "--platform", "cpu"
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory, run):
     out = tmp_path_factory.mktemp("one") / "run"
-    run(*QUICKSTART, "--out", out)
+    done = run(*QUICKSTART, "--out", out)
+    assert f"report: {out / 'report.html'}" in done.stdout
+    assert "digits × 0.5" in (out / "report.html").read_text()
     return out
 
 

@@ -320,7 +320,7 @@ import numpy as np
 from jaxood import data, detector, stream
 
 def score(x):
-    time.sleep(0.02)
+    time.sleep(float(sys.argv[3]))
     return np.asarray(x, np.float32).mean((1, 2, 3))
 
 judge = detector.fit(score, np.random.default_rng(1).integers(0, 256, (99, 4, 4, 1), np.uint8))
@@ -331,15 +331,15 @@ stream.judge(judge, data.open(sys.argv[1]), sys.argv[2], set_size=4)
 def test_killed_or_interrupted_it_resumes_to_the_byte(rng, tmp_path):
     np.save(tmp_path / "new.npy", noise(rng, 200, 4, 4, 1))
 
-    def start(name):
-        line = [sys.executable, "-c", SLOW, tmp_path / "new.npy", tmp_path / name]
+    def start(name, pause=0.0):
+        line = [sys.executable, "-c", SLOW, tmp_path / "new.npy", tmp_path / name, str(pause)]
         return subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL)
 
     whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
     assert start(whole.name).wait() == 0
     for stop in (signal.SIGKILL, signal.SIGINT):
         size = broken.stat().st_size if broken.exists() else 0
-        process = start(broken.name)
+        process = start(broken.name, pause=0.5)
         while not broken.exists() or broken.stat().st_size < size + 200:
             time.sleep(0.01)
         process.send_signal(stop)

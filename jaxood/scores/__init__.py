@@ -19,7 +19,7 @@ from jaxood.scores.batch_norm import (
     mixed_log_prob,
 )
 from jaxood.scores.ensemble import ensemble, ensemble_loss, waic
-from jaxood.scores.glow import glow_neg_log_pz
+from jaxood.scores.glow import glow_log_pz, glow_neg_log_pz
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality
 from jaxood.scores.mates import mates_only
 from jaxood.scores.rendering import nrm_latent
@@ -31,6 +31,7 @@ __all__ = [
     "delta",
     "ensemble",
     "ensemble_loss",
+    "glow_log_pz",
     "glow_neg_log_pz",
     "log_prob",
     "mates_only",

@@ -8,6 +8,21 @@ import numpy as np
 from jaxood.scores.likelihood import log_prob
 
 
+def glow_log_pz(model, variables, x, **options) -> np.ndarray:
+    """Log-density of Glow's latents, level by level: a per-image quantity.
+
+    Args:
+        model: a `jaxood.models.glow.Glow`.
+        variables: of the model.
+        x: uint8 ``(n, h, w, c)``.
+        **options: of `log_prob`.
+
+    Returns:
+        float32 ``(levels, n)`` nats.
+    """
+    return log_prob(_by_level(model), variables, x, **options)
+
+
 def glow_neg_log_pz(
     model, variables, x, *, levels: Literal["last", "all"] = "last", **options
 ) -> np.ndarray:
@@ -24,7 +39,7 @@ def glow_neg_log_pz(
     Returns:
         float32 ``(n,)`` nats, higher = more OOD.
     """
-    by_level = log_prob(_by_level(model), variables, x, **options)
+    by_level = glow_log_pz(model, variables, x, **options)
     return -(by_level[-1] if levels == "last" else by_level.sum(0))
 
 

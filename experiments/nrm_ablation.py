@@ -17,7 +17,7 @@ from experiments.nrm_study import Recipe, load_sets
 from jaxood import parallel, record, report
 from jaxood.record import label
 
-STEPS = 600
+STEPS = 400
 IMAGES = 1000
 SCORES = ("nrm_latent", "nrm_latent_mean", "nrm_profile", "nrm_switches")
 
@@ -27,7 +27,7 @@ class Config(common.Flags):
     """Flags of the experiment."""
 
     preset: Literal["smoke", "small"] = "small"
-    """smoke: seconds, two variants, checks that everything runs. small: 35 minutes on 2 CPU
+    """smoke: seconds, two variants, checks that everything runs. small: 25 minutes on 2 CPU
     cores."""
 
 

@@ -11,7 +11,6 @@ from jaxood import record
 @pytest.mark.parametrize(
     ("name", "arguments", "models"),
     [
-        ("bn_fashion_mnist", ("--model", "vae", "--no-waic"), {("vae", "digits")}),
         ("bn_cifar", ("--model", "pixelcnn", "--no-waic"), {("pixelcnn", "digits")}),
         (
             "fooling",

@@ -315,9 +315,11 @@ def test_memory_does_not_grow_with_the_images(suffix, tmp_path, judge_brightness
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from jaxood import data, detector, stream
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
 
 def score(x):
     time.sleep(float(sys.argv[3]))

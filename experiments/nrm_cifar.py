@@ -70,11 +70,11 @@ The recipe was chosen on trusted images alone, by accuracy, reconstruction and t
 log p(z*|y*); `python -m experiments.nrm_ablation` repeats the comparison. Three things let one
 small network classify and render within minutes. The template that all classes start with in
 common: every logit holds ⟨x, h(0)⟩, about |x|² where rendering works, and it drops out of the
-softmax only where all classes render alike. Muon, which moves all directions of a kernel at one rate. And some
-path normalization, which draws log p(z*|y*) of trusted images together. Ten times as much (`--path
-30`) makes the histogram as narrow as the paper's, a ninth of its mean, and empty: the biases have
-collapsed, log p(z*|y*) is a thousandth of the logit, and what one seed makes of an image another
-does not (correlation 0.02 over test images of CIFAR-10).
+softmax only where all classes render alike. Muon, which moves all directions of a kernel at one
+rate. And some path normalization, which draws log p(z*|y*) of trusted images together. Ten times as
+much (`--path 30`) makes the histogram as narrow as the paper's, a ninth of its mean, and empty: the
+biases have collapsed, log p(z*|y*) is a thousandth of the logit, and what one seed makes of an
+image another does not (correlation 0.02 over test images of CIFAR-10).
 """
 
 

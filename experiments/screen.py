@@ -37,6 +37,8 @@ RUNS: dict[str, ModuleType] = {
 """Experiments whose models can screen."""
 SUSPECTS = 32
 """Images in the report, at most."""
+LISTED = 10
+"""Of them in its table."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,8 +218,11 @@ def _report(config, study, fit, judge, images, found, seconds, out):
                 [
                     report.Table(
                         "The most suspicious images",
-                        ["position", "file", "score", "p-value"],
-                        [[r.index, r.file or None, r.score, r.p_value] for r in found.suspects],
+                        ["position", *(["file"] if images.names else []), "score", "p-value"],
+                        [
+                            [r.index, *([r.file] if images.names else []), r.score, r.p_value]
+                            for r in found.suspects[:LISTED]
+                        ],
                     )
                 ],
                 shown,

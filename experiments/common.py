@@ -163,12 +163,8 @@ def open_run(out: Path, experiment: str, config: Flags, **found) -> Path:
     return parallel.on_writer(_open_run, out, experiment, config, found)
 
 
-def _open_run(out: Path, experiment: str, config: Flags, found: Mapping) -> Path:
-    settings = {"experiment": experiment} | {
-        k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_SETTINGS
-    }
-    settings |= found
-    text = json.dumps(settings, indent=2, default=str) + "\n"
+def _open_run(out: Path, experiment: str, config: Flags, found: dict) -> Path:
+    text = json.dumps(settings(experiment, config) | found, indent=2, default=str) + "\n"
     file = out / "config.json"
     if not file.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -185,6 +181,40 @@ def _open_run(out: Path, experiment: str, config: Flags, found: Mapping) -> Path
         what = ", ".join(f"{k} = {old.get(k)} (now {new.get(k)})" for k in changed)
         raise UsageError(f"--out {out} holds another run, with {what}: choose another folder")
     return out
+
+
+def settings(experiment: str, config: Flags) -> dict:
+    """What a run's ``config.json`` holds: all that says what it computes."""
+    return {"experiment": experiment} | {
+        k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_SETTINGS
+    }
+
+
+def finished_part(run: Path, flag: str, wanted: Mapping, part: str) -> Path:
+    """The folder of what a finished run has trained, for another experiment to use.
+
+    Args:
+        run: its folder.
+        flag: that named it.
+        wanted: settings that it must have, its experiment among them.
+        part: name of the folder in it.
+
+    Raises:
+        UsageError: if the run has other settings, or has not finished.
+    """
+    try:
+        found = json.loads((run / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{flag} {run} has no config.json that can be read: give the folder of a finished run "
+            f"of {wanted['experiment']}"
+        ) from error
+    if other := [k for k, value in wanted.items() if found.get(k) != value]:
+        what = ", ".join(f"{k} = {found.get(k)} (here {wanted[k]})" for k in other)
+        raise UsageError(f"{flag} {run} is another run, with {what}: give one that fits")
+    if not (run / part / "finished").is_dir():
+        raise UsageError(f"{flag} {run} has not finished its training: let it finish first")
+    return run / part
 
 
 def environment(devices: int | None = None) -> dict:

@@ -7,7 +7,6 @@ permutation test is fooled. The BatchNorm test sees the same samples, which the 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -138,22 +137,10 @@ def trusted_directory(config: Config, pair: Pair, out: Path) -> Path:
     run = config.trusted_run
     if run is None:
         return out / "model"
-    try:
-        settings = json.loads((run / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--trusted-run {run} has no config.json that can be read: give the folder of a "
-            f"finished run of {pair.experiment}"
-        ) from error
     wanted = {"experiment": pair.experiment} | {
         name: getattr(config, name) for name in ("model", "preset", "seed", "steps")
     }
-    if other := [k for k, value in wanted.items() if settings.get(k) != value]:
-        what = ", ".join(f"{k} = {settings.get(k)} (here {wanted[k]})" for k in other)
-        raise UsageError(f"--trusted-run {run} is another run, with {what}: give one that fits")
-    if not (run / "model" / "finished").is_dir():
-        raise UsageError(f"--trusted-run {run} has not finished its training: let it finish first")
-    return run / "model"
+    return common.finished_part(run, "--trusted-run", wanted, "model")
 
 
 def split_by_position(images, share=0.75):

@@ -7,15 +7,14 @@ sets are read from --data-dir where they lie prepared, or downloaded by TFDS (pi
 """
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from experiments import bn_cifar, common, glow_report, nrm_cifar, recipes
-from experiments.common import Scores, UsageError
+from experiments.common import Scores
 from experiments.glow_results import Results
 from experiments.nrm_results import fitted
 from experiments.nrm_study import load_sets
@@ -126,22 +125,9 @@ def _nrm(config: Config, out: Path):
     run = config.nrm_run
     if run is None:
         return out / "nrm", study
-    try:
-        settings = json.loads((run / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--nrm-run {run} has no config.json that can be read: give the folder of a finished "
-            "run of nrm_cifar"
-        ) from error
-    free = {"models", "negativity", "out", "platform", "data_dir"}
-    wanted: dict[str, Any] = {"experiment": "nrm_cifar"} | {
-        k: v for k, v in dataclasses.asdict(own).items() if k in settings and k not in free
-    }
-    if other := [k for k, value in wanted.items() if settings.get(k) != value]:
-        what = ", ".join(f"{k} = {settings.get(k)} (here {wanted[k]})" for k in other)
-        raise UsageError(f"--nrm-run {run} is another run, with {what}: give one that fits")
-    if not (run / f"seed_{config.seed}" / "finished").is_dir():
-        raise UsageError(f"--nrm-run {run} has not finished its training: let it finish first")
+    wanted = common.settings("nrm_cifar", own)
+    del wanted["models"], wanted["negativity"]
+    common.finished_part(run, "--nrm-run", wanted, f"seed_{config.seed}")
     return run, study
 
 

@@ -68,8 +68,8 @@ def replicate(tree, mesh):
     sharding = NamedSharding(mesh, P())
 
     def put(leaf):
-        if getattr(leaf, "sharding", None) == sharding:
-            return leaf
+        if isinstance(leaf, jax.Array) and (leaf.sharding == sharding or jax.process_count() == 1):
+            return jax.device_put(leaf, sharding)  # from where it lies
         return _put(np.shape(leaf), sharding, lambda index: np.asarray(leaf)[index])
 
     return jax.tree.map(put, tree)

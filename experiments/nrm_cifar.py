@@ -83,7 +83,7 @@ class Config(common.Flags):
     """Flags of the experiment."""
 
     preset: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds, embedded photographs, checks that everything runs. small: half an hour on 2
+    """smoke: seconds, embedded photographs, checks that everything runs. small: 20 minutes on 2
     CPU cores. paper: the paper's sizes, for an accelerator."""
     architecture: Architecture | None = None
     """Network, in place of the preset's."""

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 import traceback
@@ -90,6 +91,7 @@ def run(main: Callable, config_type: type, description: str | None):
             "error: another process of this run ended, or cannot be reached. Start all of them "
             f"again: they go on from the last checkpoint. ({error})"
         )
+    _last_words.take_back()
 
 
 def _exit(message: str):
@@ -97,7 +99,37 @@ def _exit(message: str):
         sys.exit(message)
     # At a regular exit JAX would wait for the other processes, and they wait for this one.
     print(message, file=sys.stderr, flush=True)
+    _last_words.take_back()
     os._exit(1)
+
+
+class _LastWords:
+    """A sentence that a shell says if this process dies without one.
+
+    JAX aborts a process when it hears that another is gone, and no handler of Python's runs then;
+    the shell sees that its input ends.
+    """
+
+    words = (
+        "error: this process ended in the middle of its work: another process of this run is "
+        "gone, or it was killed. Start all of them again: they go on from the last checkpoint."
+    )
+    shell: subprocess.Popen | None = None
+
+    def leave(self):
+        self.shell = subprocess.Popen(
+            ["sh", "-c", 'read -r _ || echo "$0" >&2', self.words],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # a signal to the whole group is for this process
+        )
+
+    def take_back(self):
+        if self.shell is not None:
+            self.shell.communicate(b"\n")
+            self.shell = None
+
+
+_last_words = _LastWords()
 
 
 def start(flags: Flags):
@@ -120,6 +152,8 @@ def start(flags: Flags):
         parallel.mesh(flags.devices)
     except ValueError as error:
         raise UsageError(f"--devices {flags.devices}: {error}") from error
+    if jax.process_count() > 1:
+        _last_words.leave()
     if not parallel.is_writer():
         sys.stdout = open(os.devnull, "w")
 

@@ -25,9 +25,15 @@ from jaxood.record import label
 OOD = ("svhn_cropped", "celeb_a/scaled_0.8")
 GLOW = {
     "smoke": Recipe(model="glow", width=8, depth=2, steps=6),
-    "small": Recipe(model="glow", width=64, depth=8, steps=600, warmup=50),
+    "small": Recipe(model="glow", width=64, depth=8, steps=400, warmup=50),
     # The authors' model and rate; 100 epochs.
     "paper": Recipe(model="glow", width=512, depth=32, steps=78_100, warmup=5_000),
+}
+VAE = {
+    "smoke": bn_cifar.PRESETS["vae", "smoke"].recipe,
+    # Narrower than bn_cifar's: at equal time it is ahead, on trusted images.
+    "small": Recipe(model="vae", width=8, steps=400, statistics_images=9600),
+    "paper": bn_cifar.PRESETS["vae", "paper"].recipe,
 }
 CHUNK = 100
 """Images in one call of a program."""
@@ -74,9 +80,7 @@ def main(config: Config):
             directory=out / recipe.model,
         )
 
-    models = Compared(
-        train(GLOW[config.preset]), train(bn_cifar.PRESETS["vae", config.preset].recipe)
-    )
+    models = Compared(train(GLOW[config.preset]), train(VAE[config.preset]))
     print("training: NRM", flush=True)
     trained, rendered = fitted(study, images, sets, store, nrm_folder, devices=config.devices)
     shown = [name for name in (study.in_dist, study.train, *study.ood) if name in sets]

@@ -1,9 +1,10 @@
 """Convolutions whose gradients are fast on the CPU, also inside a loop.
 
-XLA's CPU backend is quick in the forward pass of any convolution, but takes kernel gradients at a
+XLA's CPU backend is quick in the forward pass of a convolution, but takes kernel gradients at a
 fifth to a third of that speed, gradients by strided convolutions slower still, and inside a
 `jax.lax.scan` or `jax.lax.while_loop` every gradient a hundred times slower. Here the gradients
-are written out as forward convolutions and matrix products.
+are written out as forward convolutions and matrix products; and 1x1 convolutions, which it takes
+two to seven times as long for as for the same product of matrices, are that product.
 
 A convolution y = x * k, its input gradient and its kernel gradient are the three faces of one
 trilinear form sum(dy (x * k)): each is bilinear, and the transpose of each in either argument is
@@ -162,6 +163,11 @@ class _Geometry(NamedTuple):
         sizes = zip(self.image, self.kernel, self.strides, self.padding, strict=True)
         return tuple(max(0, (n + sum(pair) - k) // s + 1) for n, k, s, pair in sizes)
 
+    @property
+    def is_product(self):
+        """Whether it is one product of matrices: channels by channels, pixel by pixel."""
+        return self[1:] == ((1, 1), (1, 1), ((0, 0), (0, 0)))
+
 
 # ------------------------------------------------------------------------- the three, by XLA
 
@@ -182,7 +188,14 @@ def _native_kernel_gradient(x, dy, geometry):
     return jax.linear_transpose(lambda k: _native_convolve(x, k, geometry), kernel)(dy)[0]
 
 
-# ------------------------------------------------------------------ the gradients, written out
+# ---------------------------------------------------------------------- the three, written out
+
+
+def _written_out_convolve(x, kernel, geometry):
+    """XLA's own, where it is no product of matrices."""
+    if geometry.is_product:
+        return x @ kernel[0, 0]
+    return _native_convolve(x, kernel, geometry)
 
 
 def _written_out_input_gradient(dy, kernel, geometry):
@@ -191,6 +204,8 @@ def _written_out_input_gradient(dy, kernel, geometry):
     A convolution with stride s is one with stride 1 of the image with its s x s patches moved into
     the channels, the kernel filled up with zeros to a multiple of s and rearranged likewise.
     """
+    if geometry.is_product:
+        return dy @ kernel[0, 0].T
     n, *rows, c_out = dy.shape
     (kh, kw), c_in = geometry.kernel, kernel.shape[2]
     if geometry.strides == (1, 1) and geometry.result != (1, 1):
@@ -230,6 +245,8 @@ def _written_out_kernel_gradient(x, dy, geometry):
     (kh, kw), (sh, sw) = geometry.kernel, geometry.strides
     n, h, w, c_out = dy.shape
     c_in = x.shape[3]
+    if geometry.is_product:
+        return (x.reshape(-1, c_in).T @ dy.reshape(-1, c_out))[None, None]
     # Groups of about 4,096 positions: large enough for a matrix product, small enough for cache.
     group = max(g for g in range(1, n + 1) if n % g == 0 and (g == 1 or g * h * w <= 4096))
     x = _pad(x, geometry.padding)
@@ -328,7 +345,7 @@ _convolve = _bilinear(
     "convolve",
     lambda x, k, geometry: (x.shape[1], *geometry.result, k.shape[4]),
     _native_convolve,
-    _native_convolve,
+    _written_out_convolve,
     free=((1, 1), (4, 4)),
     transposes=(
         lambda dy, k, geometry: _input_gradient.bind(dy, k, geometry=geometry),

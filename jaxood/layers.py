@@ -59,7 +59,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         """Map ``(n, h, w, c)`` to ``(n, h, w, out_channels)``; ``train`` is the BatchNorm mode."""
-        x = self.conv(self.channels, (3, 3))(x)
+        x = self.conv(self.channels, (3, 3), use_bias=False)(x)
         stack = nn.scan(
             ResidualBlock,
             variable_axes={"params": 0, "batch_stats": 0},

@@ -26,8 +26,9 @@ def categorical_log_prob(logits, x):
     Returns:
         ``(...)``, nats per value.
     """
-    log_probs = jax.nn.log_softmax(logits)
-    return jnp.take_along_axis(log_probs, x[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    # Not by indexing, whose gradient is a scatter into an array of zeros.
+    chosen = jnp.where(jnp.arange(LEVELS) == x[..., None], logits, 0).sum(-1)
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 def categorical_sample(key, logits, temperature=1.0):

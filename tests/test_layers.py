@@ -2,6 +2,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import initial
@@ -106,6 +107,23 @@ def test_residual_network_starts_at_zero_and_does_not_stay_there():
     assert any(np.any(np.asarray(kernel[0]) != np.asarray(kernel[1])) for kernel in kernels)
     moved = jax.tree.map(lambda leaf: leaf + 0.1, variables)
     assert np.abs(apply(moved, x)).min() > 0
+
+
+def test_every_parameter_matters_in_training_mode():
+    """BatchNorm takes away a bias in front of it; Adam would then move it by rounding errors."""
+    x, weight = arrays((4, 4, 4, 2), (4, 4, 4, 5))
+    net = layers.ResNet(channels=3, blocks=2, out_channels=5)
+    variables = jax.tree.map(
+        lambda leaf: leaf + 0.1, initial(functools.partial(net.init, train=True), x)
+    )
+
+    @jax.grad
+    def gradient(params):
+        y, _ = net.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+        return (weight * y).sum()
+
+    largest = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient(variables["params"]))]
+    assert min(largest) > 1e-3 * max(largest)
 
 
 @pytest.mark.parametrize("train", [False, True])

@@ -247,6 +247,8 @@ def test_two_processes_killed_and_resumed_are_one_process(
         assert processes[0].wait(timeout=60) == 1
         said = (tmp_path / "0.err").read_text()
         assert re.search("^error: another process of this run ended", said, re.M), said
+        # One that JAX or a person ends without an exception has last words, too.
+        assert "Start all of them again" in (tmp_path / "1.err").read_text()
         assert not (out / "report.html").exists()
 
         logs = tmp_path_factory.mktemp("again")
@@ -258,6 +260,7 @@ def test_two_processes_killed_and_resumed_are_one_process(
             p.kill()
             p.wait()
     assert "training" not in said[1]
+    assert "Start all of them again" not in said[1] + (logs / "1.err").read_text()
     assert (logs / "0.out").read_text().count("report:") == 1
     assert "report:" not in (logs / "1.out").read_text()
     two, one = (common.Scores(folder / "scores.npz").arrays for folder in (out, one_process))

@@ -122,7 +122,9 @@ def test_every_parameter_matters_in_training_mode():
         y, _ = net.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
         return (weight * y).sum()
 
-    largest = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient(variables["params"]))]
+    largest = [
+        float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient(variables["params"]))
+    ]
     assert min(largest) > 1e-3 * max(largest)
 
 

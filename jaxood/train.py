@@ -98,13 +98,26 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0, n=Non
         is donated. Batches are divided among the devices that it lies on.
     """
     keys = jax.random.split(jax.random.key(seed))
+    shuffle = None
 
     def train_steps(state, data, stop):
+        nonlocal shuffle
         mesh = parallel.mesh_of(state)
         program = _train_program(loss, optimizer, batch_size, average_decay, mesh)
-        return program(state, data, stop, keys, n or len(jax.tree.leaves(data)[0]))
+        if shuffle is None:
+            rows = n or len(jax.tree.leaves(data)[0])
+            shuffle = parallel.replicate(_Shuffle(np.int32(-1), np.zeros(rows, np.int32)), mesh)
+        state, ok, shuffle = program(state, data, stop, keys, shuffle)
+        return state, ok
 
     return train_steps
+
+
+class _Shuffle(NamedTuple):
+    """The order ``(n,)`` of the rows in an epoch. To shuffle 50,000 takes as long as a small step."""
+
+    epoch: Any
+    order: Any
 
 
 @functools.lru_cache(8)
@@ -117,12 +130,19 @@ def _train_program(loss, optimizer, batch_size, average_decay, mesh):
         has_aux=True,
     )
 
-    def step(state, data, keys, n):
+    def shuffled(shuffle, epoch, key):
+        def anew():
+            order = jax.random.permutation(jax.random.fold_in(key, epoch), len(shuffle.order))
+            return _Shuffle(epoch, order)
+
+        return lax.cond(shuffle.epoch == epoch, lambda: shuffle, anew)
+
+    def step(state, shuffle, data, keys):
         order_key, noise_key = keys
-        batches = n // batch_size
+        batches = len(shuffle.order) // batch_size
         epoch, place = state.step // batches, state.step % batches
-        order = jax.random.permutation(jax.random.fold_in(order_key, epoch), n)
-        chosen = lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
+        shuffle = shuffled(shuffle, epoch, order_key)
+        chosen = lax.dynamic_slice_in_dim(shuffle.order, place * batch_size, batch_size)
         batch = parallel.split_rows(jax.tree.map(lambda a: a[chosen], data), mesh)
         key = jax.random.fold_in(noise_key, state.step)
         (loss, batch_stats), grads = gradient(state.params, state.batch_stats, batch, key)
@@ -134,14 +154,14 @@ def _train_program(loss, optimizer, batch_size, average_decay, mesh):
         new = TrainState(state.step + 1, params, average, batch_stats, opt_state, losses)
         ok = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
-        return parallel.whole(new, mesh), ok
+        return parallel.whole(new, mesh), ok, parallel.whole(shuffle, mesh)
 
-    @functools.partial(jax.jit, donate_argnums=0, static_argnums=4)
-    def run(state, data, stop, keys, n):
+    @functools.partial(jax.jit, donate_argnums=0)
+    def run(state, data, stop, keys, shuffle):
         return lax.while_loop(
             lambda carry: carry[1] & (carry[0].step < stop),
-            lambda carry: step(carry[0], data, keys, n),
-            (state, jnp.bool_(True)),
+            lambda carry: step(carry[0], carry[2], data, keys),
+            (state, jnp.bool_(True), shuffle),
         )
 
     return run

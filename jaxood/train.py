@@ -114,7 +114,7 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0, n=Non
 
 
 class _Shuffle(NamedTuple):
-    """The order ``(n,)`` of the rows in an epoch. To shuffle 50,000 takes as long as a small step."""
+    """The order ``(n,)`` of the rows in an epoch. To shuffle 50,000 takes a tenth of a second."""
 
     epoch: Any
     order: Any

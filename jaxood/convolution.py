@@ -3,8 +3,8 @@
 XLA's CPU backend is quick in the forward pass of a convolution, but takes kernel gradients at a
 fifth to a third of that speed, gradients by strided convolutions slower still, and inside a
 `jax.lax.scan` or `jax.lax.while_loop` every gradient a hundred times slower. Here the gradients
-are written out as forward convolutions and matrix products; and 1x1 convolutions, which it takes
-two to seven times as long for as for the same product of matrices, are that product.
+are written out as forward convolutions and matrix products; and 1x1 convolutions, which take it up
+to eight times as long as the same product of matrices, are that product.
 
 A convolution y = x * k, its input gradient and its kernel gradient are the three faces of one
 trilinear form sum(dy (x * k)): each is bilinear, and the transpose of each in either argument is

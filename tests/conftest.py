@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 
 # Both are read when jax is first imported. Most of the tests' time is XLA's compilation.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        FAST_COMPILATION,
-    ]
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    + " --xla_llvm_disable_expensive_passes=true"
 ).strip()
 
 import jax
@@ -90,7 +87,7 @@ def environment(tmp_path_factory, worker_id):
     folder = tmp_path_factory.getbasetemp()
     compiled = (folder if worker_id == "master" else folder.parent) / "compiled"
     return os.environ | {
-        "XLA_FLAGS": FAST_COMPILATION,
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

@@ -166,7 +166,8 @@ class _Geometry(NamedTuple):
     @property
     def is_product(self):
         """Whether it is one product of matrices: channels by channels, pixel by pixel."""
-        return self[1:] == ((1, 1), (1, 1), ((0, 0), (0, 0)))
+        unpadded = self.padding == ((0, 0), (0, 0))
+        return self.kernel == self.strides == (1, 1) and unpadded
 
 
 # ------------------------------------------------------------------------- the three, by XLA

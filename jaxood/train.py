@@ -104,8 +104,8 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0, n=Non
         nonlocal shuffle
         mesh = parallel.mesh_of(state)
         program = _train_program(loss, optimizer, batch_size, average_decay, mesh)
-        if shuffle is None:
-            rows = n or len(jax.tree.leaves(data)[0])
+        rows = n or len(jax.tree.leaves(data)[0])
+        if shuffle is None or len(shuffle.order) != rows:
             shuffle = parallel.replicate(_Shuffle(np.int32(-1), np.zeros(rows, np.int32)), mesh)
         state, ok, shuffle = program(state, data, stop, keys, shuffle)
         return state, ok

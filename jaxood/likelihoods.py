@@ -26,9 +26,9 @@ def categorical_log_prob(logits, x):
     Returns:
         ``(...)``, nats per value.
     """
+    log_probs = jax.nn.log_softmax(logits)
     # Not by indexing, whose gradient is a scatter into an array of zeros.
-    chosen = jnp.where(jnp.arange(LEVELS) == x[..., None], logits, 0).sum(-1)
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    return jnp.where(jnp.arange(LEVELS) == x[..., None], log_probs, 0).sum(-1)
 
 
 def categorical_sample(key, logits, temperature=1.0):

@@ -38,9 +38,7 @@ def test_a_digest_does_not_depend_on_where_arrays_lie():
 
 def test_other_values_are_named():
     integrity.check_same({"seed": 1}, {"seed": 1}, "the run", "choose another")
-    with pytest.raises(
-        integrity.Changed, match=r"the run .*seed \(1, now 2\), size \(None, now 3\)"
-    ):
+    with pytest.raises(integrity.Changed, match=r"the run .*seed .1, now 2., size .None, now 3."):
         integrity.check_same({"seed": 1}, {"seed": 2, "size": 3}, "the run", "choose another")
 
 

@@ -8,11 +8,15 @@ however many devices there are.
 Every process runs the same program on its own devices, and process 0 alone writes. What depends on
 a clock or on files is decided there (`on_writer`): processes that disagree on what to compute wait
 for each other for ever.
+
+What they tell each other runs no code (`jaxood.messages`), but nobody is asked who he is: several
+hosts belong on a network that is trusted.
 """
 
 import os
-import pickle
+import re
 import signal
+import socket
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +26,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxood import messages
+
 AXIS = "data"
 """Name of the mesh axis."""
 
 HEARTBEAT_SECONDS = 30
 """A process that was not heard of for so long is dead, and the others end."""
+
+LONGEST_MESSAGE = 2**32
+"""Bytes; what claims to be longer is not waited for."""
 
 
 # --------------------------------------------------------------------------- devices and arrays
@@ -161,32 +170,44 @@ def start(coordinator=None, processes=None, process_id=None):
     """Join the other processes; call it before any other use of JAX.
 
     Args:
-        coordinator: ``host:port`` of process 0.
+        coordinator: ``host:port`` of process 0, an IPv6 address in brackets. Process 0 listens
+            there and nowhere else: a name must mean the address by which the others reach it in
+            process 0, too. Where that is no address of its own, such as behind a router, the
+            environment variable JAX_COORDINATOR_BIND_ADDRESS says where to listen.
         processes: their number; 1 joins none.
         process_id: of this one, from 0. Without these three, JAX finds them on TPU pods, and in
-            Slurm steps of several tasks and indexed jobs of Kubernetes; elsewhere there is one
-            process.
+            Slurm steps of several tasks and indexed jobs of Kubernetes, and listens on all
+            addresses of process 0; elsewhere there is one process.
 
     Raises:
-        ValueError: if only some are given, or they contradict each other.
+        ValueError: if only some are given, they contradict each other, or process 0 cannot listen
+            on the address.
         RuntimeError: if a cluster was found and JAX cannot join it.
     """
     alone = processes == 1 and coordinator is None
     found = coordinator is None and processes is None and process_id is None
     if alone or jax.distributed.is_initialized():
         return
+    listen_on = None
     if found:
         if not (_in_cluster() or _on_tpu()):
             return
     elif coordinator is None or processes is None or process_id is None:
         raise ValueError("give the coordinator, the number of processes and the process id")
-    elif ":" not in coordinator:
-        raise ValueError(f"the coordinator is host:port, for instance {coordinator}:1234")
+    elif not re.fullmatch(r"([^:\[\]]+|\[[^\[\]]+\]):\d{1,5}", coordinator):
+        raise ValueError(f"the coordinator is host:port, such as here:1234, not {coordinator}")
     elif not 0 <= process_id < processes:
         raise ValueError(f"process ids go from 0 to {processes - 1}, not {process_id}")
+    elif process_id == 0:
+        listen_on = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
+        _check_own(listen_on)
     try:
         jax.distributed.initialize(
-            coordinator, processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            coordinator,
+            processes,
+            process_id,
+            coordinator_bind_address=listen_on,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except Exception:
         if found and not _in_cluster():
@@ -194,6 +215,23 @@ def start(coordinator=None, processes=None, process_id=None):
         raise
     # JAX keeps SIGTERM for a preemption service that nobody asks here: let it end the process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check_own(address):
+    """Listen for a moment: where it cannot, JAX 0.10 ends in a segmentation fault."""
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(place)
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"process 0 cannot listen on {address} ({error}): give one of its own addresses and a "
+            "free port"
+        ) from error
 
 
 def _in_cluster():
@@ -224,21 +262,25 @@ def on_writer(function, *args):
     """What ``function(*args)`` returns or raises in process 0, in every process.
 
     Args:
-        function: run in process 0 alone; its result can be pickled.
+        function: run in process 0 alone. Of several processes, it returns what `messages.encode`
+            takes, and an error arrives in the others as the nearest one in `messages.ERRORS`.
         *args: of it.
+
+    Raises:
+        messages.Malformed: if what arrives is no message.
     """
     if jax.process_count() == 1:
         return function(*args)
-    result, error = None, None
+    message, failed = b"", None
     if is_writer():
         try:
-            result = function(*args)
-        except Exception as raised:
-            error = raised
-    result, error = _broadcast((result, error))
-    if error is not None:
-        raise error
-    return result
+            message = messages.encode(function(*args))
+        except Exception as error:
+            message, failed = messages.encode_error(error), error
+    message = _broadcast(message)
+    if failed is not None:
+        raise failed
+    return messages.decode(message)
 
 
 def agree(value):
@@ -246,12 +288,19 @@ def agree(value):
     return on_writer(lambda: value)
 
 
-def _broadcast(value):
-    data = pickle.dumps(value) if is_writer() else b""
-    pages = int(multihost_utils.broadcast_one_to_all(np.int32(-(-len(data) // 4096))))
+def _broadcast(message):
+    """The bytes that process 0 has, in every process."""
     # Whole pages: a program is compiled for every size.
-    data = np.frombuffer(data.ljust(4096 * pages, b"\0"), np.uint8)
-    return pickle.loads(multihost_utils.broadcast_one_to_all(data).tobytes())
+    sizes = np.array(divmod(len(message), 4096), np.int32)
+    pages, rest = map(int, multihost_utils.broadcast_one_to_all(sizes))
+    if not (0 <= pages < LONGEST_MESSAGE // 4096 and 0 <= rest < 4096):
+        raise messages.Malformed(
+            f"process 0 announces a message of {pages} times 4096 bytes, which is not read: start "
+            "all processes again, with one version of jaxood, on a network that you trust"
+        )
+    content = np.frombuffer(message.ljust(4096 * (pages + 1), b"\0"), np.uint8)
+    content = multihost_utils.broadcast_one_to_all(content)
+    return content.tobytes()[: 4096 * pages + rest]
 
 
 def wait_for_all():

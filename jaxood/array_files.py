@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import weakref
 import zipfile
 from pathlib import Path
@@ -130,7 +131,8 @@ def _open_rows(
         return check_images(images, None if labels is None else labels[start:stop], path)
 
     weakref.finalize(rows, file.close)
-    return Images((min(n, limit or n), height, width, channels), rows)
+    seekable = isinstance(file, io.BufferedReader)
+    return Images((min(n, limit or n), height, width, channels), rows, random_access=seekable)
 
 
 def _not_an_array(path: Path, error: Exception) -> DataError:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from jaxood import files
-from jaxood.files import Prepare
+from jaxood.image_files import Prepare
 from jaxood.images import AbsentError, DataError, Images, Loaded, MissingSplit, Shape, in_memory
 from jaxood.tfds_folders import download, open_tfds, prepared
 from jaxood.transforms import by_name, contrast, rotate, scale, to_uint8, unit_scale
@@ -221,8 +221,8 @@ def open(
     root = data_dir or os.environ.get("JAXOOD_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
     root = Path(root or "~/tensorflow_datasets").expanduser()
     places = [root]
-    if root.is_dir():
-        places += sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+    if os.path.isdir(root):
+        places += [root / folder for folder in files.list_folder(root).folders]
 
     base, transforms = os.path.expanduser(name), []
     while base not in DATASETS and not any(files.find([base], [Path(), *places])):
@@ -239,13 +239,21 @@ def open(
     else:
         opened = files.open_images(next(files.find([base], [Path(), *places])), split)
 
-    def rows(start: int, stop: int) -> Loaded:
-        images, labels = opened.rows(start, stop)
+    def transformed(images: np.ndarray, start: int) -> np.ndarray:
         for transform in transforms:
             images = transform(images, start)
-        return images, labels
+        return images
 
-    return replace(opened, rows=rows)
+    def rows(start: int, stop: int) -> Loaded:
+        images, labels = opened.rows(start, stop)
+        return transformed(images, start), labels
+
+    def readable(start: int, stop: int) -> tuple[np.ndarray, dict[int, str]]:
+        assert opened.readable is not None
+        images, bad = opened.readable(start, stop)
+        return transformed(images, start), bad
+
+    return replace(opened, rows=rows, readable=opened.readable and readable)
 
 
 def _registered(name: str, split: str, places: Sequence[Path]) -> Images:

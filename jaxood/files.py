@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxood.array_files import find_idx, open_idx, open_npy, open_npz, read_idx
+from jaxood.image_files import SUFFIXES, Prepare, decode_image
 from jaxood.images import (
     DataError,
     Images,
@@ -26,21 +26,17 @@ from jaxood.images import (
     why,
 )
 
-Prepare = Callable[[Any, tuple[int, int]], Any]
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
 
 def find(stems: Sequence[str], places: Sequence[Path]) -> Iterator[Path]:
     """Existing files `<stem>.npz` and files or folders `<stem>` in these places."""
     paths = (p / f for p in places for stem in stems for f in (f"{stem}.npz", stem))
-    return (path for path in paths if path.exists())
+    return (path for path in paths if os.path.exists(path))
 
 
 def holds_images(path: Path) -> bool:
     """Whether this is a file, or a folder with an image or idx file in it, however deep."""
     return path.is_file() or any(
-        file.suffix.lower() in _SUFFIXES or "-ubyte" in file.name for file in path.rglob("*")
+        file.suffix.lower() in SUFFIXES or "-ubyte" in file.name for file in path.rglob("*")
     )
 
 
@@ -58,7 +54,7 @@ def open_images(
         path: The file or folder.
         split: "train", "test" or another that the source has.
         shape: `(h, w, c)` that every image must have, if given.
-        prepare: As in `decode`; not for arrays and idx files.
+        prepare: As of `jaxood.image_files.decode_image`; not for arrays and idx files.
         limit: Most images to read, from the first on.
 
     Returns:
@@ -78,53 +74,6 @@ def open_images(
     return open_npz(path, split, shape, limit)
 
 
-def decode(
-    files: Sequence[tuple[str, Path | bytes]],
-    shape: Shape | None = None,
-    prepare: Prepare | None = None,
-    like: tuple[int, ...] | None = None,
-) -> np.ndarray:
-    """Image files or encoded images as one array.
-
-    Args:
-        files: Each with its name for messages.
-        shape: `(h, w, c)` wanted: c decides between gray and RGB, which each image else decides
-            itself, and `(h, w)` is for `prepare` alone.
-        prepare: Makes a Pillow image of another size into one of the size `(w, h)`.
-        like: Shape of the images before these, if there are any.
-
-    Returns:
-        uint8 `(n, h, w)` or `(n, h, w, 3)`.
-
-    Raises:
-        DataError: An image is damaged, has more than 8 bits a channel, or differs from those
-            before it in size or mode.
-    """
-    from PIL import Image
-
-    images = np.empty(0, np.uint8)
-    for i, (name, file) in enumerate(files):
-        try:
-            stream = io.BytesIO(file) if isinstance(file, bytes) else file
-            with Image.open(stream, formats=("PNG", "JPEG", "BMP", "WEBP")) as image:
-                pixels = np.asarray(_converted(image, shape, prepare))
-        except Exception as error:  # Pillow's decoders raise many types
-            raise DataError(
-                f"{name}: not a readable image ({why(error)}); replace or remove it"
-            ) from error
-        if pixels.dtype != np.uint8:
-            raise DataError(f"{name}: a {pixels.dtype} image; convert it to 8 bits a channel")
-        if i == 0:
-            images = np.empty((len(files), *(like or pixels.shape)), np.uint8)
-        if pixels.shape != images.shape[1:]:
-            raise DataError(
-                f"{name}: this image is {pixels.shape}, those before it {images.shape[1:]}; make "
-                "all images one size and one mode"
-            )
-        images[i] = pixels
-    return images
-
-
 def _open_folder(
     folder: Path,
     split: str,
@@ -132,72 +81,128 @@ def _open_folder(
     prepare: Prepare | None,
     limit: int | None,
 ) -> Images:
-    root, names, labels = _list_images(folder, split)
+    root, names, labels, skipped = _list_images(folder, split)
     names = names[:limit]
 
-    def pixels(start: int, stop: int, like: tuple[int, ...] | None) -> np.ndarray:
-        paths = [root / name for name in names[start:stop]]
-        return decode([(str(path), path) for path in paths], shape, prepare, like)
+    def pixels(index: int, like: tuple[int, ...] | None) -> np.ndarray:
+        path = root / names[index]
+        return decode_image(str(path), path, shape, prepare, like)
 
-    like = pixels(0, 1, None).shape[1:]
+    like = _first_readable(pixels, len(names)).shape
     found = check_shape(np.dtype(np.uint8), (len(names), *like), folder, shape)
 
+    def read(start: int, stop: int, bad: dict[int, str] | None) -> np.ndarray:
+        images = np.zeros((stop - start, *found[1:]), np.uint8)
+        for index in range(start, stop):
+            try:
+                images[index - start] = pixels(index, like).reshape(found[1:])
+            except DataError as error:
+                if bad is None:
+                    raise
+                bad[index] = str(error)
+        return images
+
     def rows(start: int, stop: int) -> Loaded:
-        images = pixels(start, stop, like)
+        images = read(start, stop, None)
         return check_images(images, None if labels is None else labels[start:stop], folder)
 
-    return Images(found, rows, names)
+    def readable(start: int, stop: int) -> tuple[np.ndarray, dict[int, str]]:
+        bad: dict[int, str] = {}
+        return read(start, stop, bad), bad
+
+    return Images(found, rows, names, skipped, readable=readable)
 
 
-def _list_images(folder: Path, split: str) -> tuple[Path, list[str], np.ndarray | None]:
-    """Where a split lies, its image files in name order, and classes where those are sub-folders.
+def _first_readable(pixels: Callable[[int, None], np.ndarray], n: int) -> np.ndarray:
+    """The first image that can be read, of the first hundred."""
+    first = None
+    for index in range(min(n, 100)):
+        try:
+            return pixels(index, None)
+        except DataError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
-    Names are relative to where it lies, and text: a list of a million paths would weigh more than
-    a model.
+
+class Listing(NamedTuple):
+    """Names in one folder, each list in order; hidden ones are left out."""
+
+    folders: list[str]
+    images: list[str]
+    others: list[str]
+
+
+def list_folder(folder: Path) -> Listing:
+    """What lies in a folder, links followed; `others` are all that are not regular image files.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
+    listing = Listing([], [], [])
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name, link = entry.name, entry.is_symlink()
+                if name[0] == "." or name.lower() in ("thumbs.db", "desktop.ini"):
+                    continue
+                # os.path says no where a link leads nowhere or in circles; the entry raises.
+                if os.path.isdir(entry) if link else entry.is_dir():
+                    listing.folders.append(name)
+                elif name.lower().endswith(SUFFIXES) and (
+                    os.path.isfile(entry) if link else entry.is_file()
+                ):
+                    listing.images.append(name)
+                else:
+                    listing.others.append(name)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: this folder cannot be read ({why(error)}); make it readable or remove it"
+        ) from error
+    for names in listing:
+        names.sort()
+    return listing
+
+
+class _ImageFiles(NamedTuple):
+    """The image files of a split.
+
+    Names are relative to `root`, and text: a list of a million paths would weigh more than a model.
     """
 
-    def folders(path: Path) -> list[str]:
-        return sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
+    root: Path
+    names: list[str]
+    labels: np.ndarray | None
+    skipped: list[str]
 
-    def images(path: Path) -> list[str]:
-        return sorted(
-            name for name in os.listdir(path) if os.path.splitext(name)[1].lower() in _SUFFIXES
-        )
 
-    splits = {"train", "test", split} & set(folders(folder))
+def _list_images(folder: Path, split: str) -> _ImageFiles:
+    """The image files of a split in name order, and classes where those are sub-folders."""
+    splits = {"train", "test", split} & set(list_folder(folder).folders)
     if splits and split not in splits:
         raise MissingSplit(folder, split, splits, f"put them in {folder / split}")
     root = folder / split if splits else folder
-    flat = images(root)
-    classes = [[f"{name}/{image}" for image in images(root / name)] for name in folders(root)]
-    if not flat and not any(classes):
+    flat = list_folder(root)
+    classes, skipped = [], flat.others
+    for name in flat.folders:
+        inner = list_folder(root / name)
+        classes.append([f"{name}/{image}" for image in inner.images])
+        skipped += [f"{name}/{other}" for other in inner.others]
+        skipped += [f"{name}/{deeper}/" for deeper in inner.folders]
+    if not flat.images and not any(classes):
         idx = [p.name for p in folder.glob("*-images-idx3-ubyte*")]
         if others := {*idx, *splits} - {split}:
             raise MissingSplit(folder, split, others, f"put them in {folder / split}")
         raise DataError(
-            f"{root}: no images in this folder; put {', '.join(_SUFFIXES)} files there, or "
+            f"{root}: no images in this folder; put {', '.join(SUFFIXES)} files there, or "
             "MNIST-style idx files"
         )
-    if flat and any(classes):
+    if flat.images and any(classes):
         raise DataError(
             f"{root}: images lie both in this folder and in sub-folders; move them so that all do "
             "the same"
         )
-    if flat:
-        return root, flat, None
+    if flat.images:
+        return _ImageFiles(root, flat.images, None, skipped)
     labels = np.repeat(np.arange(len(classes)), [len(names) for names in classes])
-    return root, [name for names in classes for name in names], labels
-
-
-def _converted(
-    image: Any,
-    shape: Shape | None,
-    prepare: Prepare | None,
-) -> Any:
-    if image.mode[0] in "IF":  # 16 bits and more: refused by the caller, Pillow would clip
-        return image
-    gray = shape[-1] == 1 if shape else image.mode in ("1", "L", "LA")
-    if shape and prepare and image.size != (shape[1], shape[0]):
-        image = prepare(image, (shape[1], shape[0]))
-    mode = "L" if gray else "RGB"
-    return image if image.mode == mode else image.convert(mode)
+    return _ImageFiles(root, [name for names in classes for name in names], labels, skipped)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,7 +15,13 @@ Shape = tuple[int, int, int]
 
 
 class DataError(ValueError):
-    """Images that cannot be had, or are not what was asked for; the message says what to do."""
+    """Images that cannot be had, or are not what was asked for; the message says what to do.
+
+    The message is one line that can be printed, whatever characters a file name has.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class AbsentError(DataError):
@@ -39,12 +46,21 @@ class Images:
     Attributes:
         shape: `(n, h, w, c)`.
         rows: `(start, stop)` to checked images and labels, 0 <= start < stop <= n.
-        names: Names of the files, where each image is one.
+        names: Names of the files, where each image is one, as the file system has them: they may
+            hold control characters and, where they are not UTF-8, lone surrogates.
+        skipped: Names of the other files in the folder: they are not images that are read here.
+        random_access: Whether reading in any order costs the same; if not, an earlier image is
+            reached by reading from the front again.
+        readable: `(start, stop)` to uint8 `(stop - start, h, w, c)`, black where an image cannot
+            be read, and the reason by position; None where no image can be damaged alone.
     """
 
     shape: tuple[int, int, int, int]
     rows: Callable[[int, int], Loaded]
     names: Sequence[str] | None = None
+    skipped: Sequence[str] = ()
+    random_access: bool = True
+    readable: Callable[[int, int], tuple[np.ndarray, dict[int, str]]] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -56,10 +72,33 @@ class Images:
             DataError: What is read is damaged, or not like the images before it.
             ValueError: The slice is empty or has a step.
         """
+        return self.rows(*self._span(chosen))[0]
+
+    def examine(self, chosen: slice) -> tuple[np.ndarray, dict[int, str]]:
+        """The images of a slice that can be read, and why the others cannot.
+
+        Only in a folder of image files can single images be bad: damaged, gone, or of another size
+        or mode than the set. Whatever is wrong with any other source is wrong with all of it.
+
+        Returns:
+            uint8 `(k, h, w, c)`, in order, 0 <= k <= stop - start; and for each position in the
+            set that is left out the reason, in one line.
+
+        Raises:
+            DataError: The source is damaged as a whole.
+            ValueError: The slice is empty or has a step.
+        """
+        if self.readable is None:
+            return self[chosen], {}
+        start, stop = self._span(chosen)
+        images, bad = self.readable(start, stop)
+        return np.delete(images, [i - start for i in bad], axis=0) if bad else images, bad
+
+    def _span(self, chosen: slice) -> tuple[int, int]:
         start, stop, step = chosen.indices(len(self))
         if step != 1 or stop <= start:
             raise ValueError(f"{chosen} of {len(self)} images: give start < stop and no step")
-        return self.rows(start, stop)[0]
+        return start, stop
 
 
 def in_memory(
@@ -135,7 +174,7 @@ def check_shape(
             f"{source}: images have shape {found}; store them as (n, h, w, c) with 1 or 3 "
             "channels last"
         )
-    if 0 in found:
+    if min(found) < 1:
         raise DataError(f"{source}: there are no images, shape {found}; add some")
     if shape and found[1:] != shape:
         raise DataError(
@@ -149,3 +188,26 @@ def check_shape(
 def why(error: Exception) -> str:
     """An error of a library in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def printable(text: str) -> str:
+    """The text with whatever cannot be printed in a line written as Python's escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """An open regular file; a pipe, socket or device, on which a read may wait, is never opened.
+
+    Raises:
+        DataError: It is something else, is gone or may not be read.
+    """
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+        raise DataError(
+            f"{path}: cannot be opened ({why(error)}); make it readable or remove it"
+        ) from error
+    raise DataError(f"{path}: not a regular file; replace or remove it")

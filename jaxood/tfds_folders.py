@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxood.files import decode
+from jaxood.image_files import decode
 from jaxood.images import (
     AbsentError,
     DataError,

@@ -151,6 +151,19 @@ def test_transforms_by_name_apply_from_left_to_right():
         np.testing.assert_array_equal(same, labels)
 
 
+def test_a_bad_image_leaves_the_others_transformed_as_they_are(rng, tmp_path):
+    images = noise(rng, 6, 9, 9, 3)
+    write_images(tmp_path / "set", images)
+    name = "set/rotated/contrast_0.5"
+    whole, _ = load(name)
+    opened = data.open(name)
+    (tmp_path / "set" / "002.png").write_bytes(b"")
+    got, bad = opened.examine(slice(1, 6))
+    np.testing.assert_array_equal(got, whole[[1, 3, 4, 5]])
+    assert list(bad) == [2]
+    assert data.open("digits/rotated").examine(slice(0, 2))[1] == {}
+
+
 @pytest.mark.parametrize("text", ["blurred", "scaled", "scaled_x", "scaled_-1", "contrast_nan", ""])
 def test_unknown_transform(text):
     refused(f"{text!r}", "rotated", "scaled_<c>", "contrast_<c>", name=f"digits/{text}")

@@ -254,10 +254,46 @@ def test_damaged_images(rng, tmp_path):
     second.write_bytes(png(images[1][..., :1]))
     refused(second, "(16, 16)", "one mode", path=tmp_path / "set")
     Image.fromarray(np.zeros((16, 16), np.uint16)).save(first)
-    refused(first, "uint16", "8 bits", path=tmp_path / "set")
+    refused(first, "16 bits", "8 bits", path=tmp_path / "set")
 
 
 def test_empty_folders(tmp_path):
     (tmp_path / "empty" / "test").mkdir(parents=True)
     refused(tmp_path / "empty" / "test", "no images", ".png", path=tmp_path / "empty")
     assert not files.holds_images(tmp_path / "empty")
+
+
+def test_single_bad_images_are_left_out_with_the_reason(rng, tmp_path):
+    images = noise(rng, 8, 8, 8, 3)
+    write_images(tmp_path, images)
+    (tmp_path / "000.png").write_bytes(b"")
+    (tmp_path / "002.png").write_bytes(png(images[2][:4]))
+    (tmp_path / "005.png").write_bytes(png(images[5])[:-20])
+    opened = files.open_images(tmp_path, "test")
+    (tmp_path / "006.png").unlink()
+    got, bad = opened.examine(slice(0, 8))
+    np.testing.assert_array_equal(got, images[[1, 3, 4, 7]])
+    assert list(bad) == [0, 2, 5, 6]
+    for index, word in [(0, "readable"), (2, "(4, 8, 3)"), (5, "readable"), (6, "opened")]:
+        assert str(tmp_path / f"{index:03d}.png") in bad[index] and word in bad[index]
+    assert opened.examine(slice(5, 7))[0].shape == (0, 8, 8, 3)
+    np.testing.assert_array_equal(opened.examine(slice(3, 5))[0], images[3:5])
+    with pytest.raises(DataError, match=r"002\.png"):
+        opened[1:6]
+    with pytest.raises(ValueError, match="start < stop"):
+        opened.examine(slice(3, 3))
+
+
+def test_files_that_are_not_read_are_named(rng, tmp_path):
+    write_images(tmp_path / "flat", noise(rng, 2, 8, 8, 1))
+    write_images(tmp_path / "classes" / "cat", noise(rng, 2, 8, 8, 1), ".PnG")
+    for folder in (tmp_path / "flat", tmp_path / "classes" / "cat"):
+        for name in ("b.gif", "a.tiff", "none", ".DS_Store", "._000.png", "Thumbs.db"):
+            (folder / name).touch()
+    (tmp_path / "classes" / "cat" / "deeper").mkdir()
+    (tmp_path / "classes" / "notes.txt").touch()
+    assert files.open_images(tmp_path / "flat", "test").skipped == ["a.tiff", "b.gif", "none"]
+    classes = files.open_images(tmp_path / "classes", "test")
+    assert classes.names == ["cat/000.PnG", "cat/001.PnG"]
+    others = ["cat/a.tiff", "cat/b.gif", "cat/none"]
+    assert classes.skipped == ["notes.txt", *others, "cat/deeper/"]

@@ -1,9 +1,16 @@
 """Checkpoints of any pytree of arrays: the only file that imports orbax.
 
+A checkpoint is a folder named by its step: ``arrays``, as orbax writes them, and ``digests.json``,
+a digest of each of its files. They are compared before anything is read of the arrays.
+
 Of several processes the first writes and reads, and tells the others what it read: the folder need
 not be shared.
 """
 
+import hashlib
+import json
+import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,23 +19,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.options import MultiprocessingOptions
 
-from jaxood import parallel
+from jaxood import integrity, messages, parallel
 
 
-class Unreadable(ValueError):
+@messages.carried
+class Unreadable(integrity.Damaged):
     """A checkpoint is damaged, or of another model."""
-
-
-def _manager(directory):
-    # Synchronous: the arrays are small, and the training loop donates their buffers.
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=1,
-        enable_async_checkpointing=False,
-        multiprocessing_options=MultiprocessingOptions(active_processes={0}),
-        create=False,  # Orbax wants that of some processes alone
-    )
-    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
 
 def save(directory, step, tree):
@@ -37,18 +33,33 @@ def save(directory, step, tree):
     A process that is killed while it writes leaves the previous checkpoint as the newest.
 
     Args:
-        directory: made if absent.
+        directory: made if absent. One process may write to it at a time.
         step: int, larger than any step saved there.
         tree: pytree of arrays, whole on every device.
+
+    Raises:
+        ValueError: if a step saved there is as large.
+        OSError: if the folder cannot be written to.
     """
     parallel.on_writer(_save, directory, step, tree)
 
 
 def _save(directory, step, tree):
-    with _manager(directory) as manager:
-        # Orbax gives scalars a format of their own, and reads them back as Python numbers.
-        arrays = parallel.local(tree)
-        manager.save(step, args=ocp.args.PyTreeSave(arrays))
+    directory = Path(directory).absolute()
+    before, unfinished = _steps(directory), directory / "unfinished"
+    if any(old >= step for old in before):
+        raise ValueError(f"{directory} holds step {max(before)}: step {step} does not follow it")
+    if unfinished.exists():  # what a killed process left
+        shutil.rmtree(unfinished)
+    # Orbax gives scalars a format of their own, and reads them back as Python numbers.
+    arrays = parallel.local(tree)
+    with _orbax() as writer:
+        writer.save(unfinished / "arrays", ocp.args.PyTreeSave(arrays))
+    digests = json.dumps(_digests(unfinished / "arrays"), indent=1)
+    (unfinished / "digests.json").write_text(digests)
+    os.rename(unfinished, directory / str(step))
+    for old in before:
+        shutil.rmtree(directory / str(old))
 
 
 def restore(directory, like):
@@ -62,31 +73,73 @@ def restore(directory, like):
         The pytree, on one device, or ``None`` where there is no checkpoint.
 
     Raises:
-        Unreadable: if the checkpoint holds other arrays than ``like``, or files of it are cut
-            short or missing.
+        Unreadable: if the checkpoint holds other arrays than ``like``, or one of its files is not,
+            to the bit, what was written.
     """
-    tree = parallel.on_writer(_restore, directory, like)
-    return None if tree is None else jax.tree.map(jnp.asarray, tree)
+    leaves = parallel.on_writer(_restore, directory, like)
+    if leaves is None:
+        return None
+    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, leaves))
 
 
 def _restore(directory, like):
-    if not Path(directory).is_dir():
+    steps = _steps(directory)
+    if not steps:
         return None
-    with _manager(directory) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        # Orbax casts and reshapes in silence; without a type to cast to, it gives what was saved.
-        as_saved = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
-        try:
-            tree = manager.restore(step, args=ocp.args.PyTreeRestore(like, as_saved))
-            jax.tree.map(_check_same_kind, tree, like)
-            return tree
-        except Exception as error:  # orbax raises a different type for each kind of mismatch
-            raise Unreadable(
-                f"the checkpoint {Path(directory) / str(step)} cannot be read as this model "
-                f"({type(error).__name__}): delete the folder to train anew, or use another"
-            ) from error
+    folder = Path(directory).absolute() / str(max(steps))
+    advice = "delete the folder to train anew, or use another"
+    _check_digests(folder, advice)
+    # Orbax casts and reshapes in silence; without a type to cast to, it gives what was saved.
+    as_saved = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    try:
+        with _orbax() as reader:
+            tree = reader.restore(folder / "arrays", ocp.args.PyTreeRestore(like, as_saved))
+        jax.tree.map(_check_same_kind, tree, like)
+    except Exception as error:  # orbax raises a different type for each kind of mismatch
+        raise Unreadable(
+            f"the checkpoint {folder} cannot be read as this model ({type(error).__name__}): "
+            f"{advice}"
+        ) from error
+    return jax.tree.leaves(tree)
+
+
+def _orbax():
+    # Synchronous: the arrays are small, and the training loop donates their buffers.
+    alone = MultiprocessingOptions(primary_host=0, active_processes={0})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _steps(directory):
+    """The steps of the whole checkpoints in a folder."""
+    return [int(p.name) for p in Path(directory).glob("*") if p.name.isdecimal()]
+
+
+def _digests(folder):
+    """A digest of each file below a folder, by its place there."""
+    digests = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            with open(file, "rb") as content:
+                state = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16))
+            digests[file.relative_to(folder).as_posix()] = state.hexdigest()
+    return digests
+
+
+def _check_digests(folder, advice):
+    try:
+        written = {} | json.loads((folder / "digests.json").read_text())
+        found = _digests(folder / "arrays")
+    except (OSError, ValueError, TypeError) as error:
+        raise Unreadable(
+            f"the checkpoint {folder} is not whole, for its digests are not to be had "
+            f"({type(error).__name__}): {advice}"
+        ) from error
+    if damaged := sorted(n for n in {*written, *found} if written.get(n) != found.get(n)):
+        raise Unreadable(
+            f"the checkpoint {folder} is damaged: {', '.join(damaged)} is not what was written; "
+            f"{advice}"
+        )
 
 
 def _check_same_kind(saved, wanted):

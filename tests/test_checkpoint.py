@@ -1,4 +1,6 @@
+import os
 import shutil
+from pathlib import Path
 
 import chex
 import jax
@@ -51,27 +53,38 @@ def test_no_checkpoint_is_none(tmp_path):
 
 def test_a_half_written_newer_checkpoint_is_ignored(tmp_path):
     checkpoint.save(tmp_path, 3, tree())
-    (name,) = (p for p in (tmp_path / "3").iterdir() if p.is_dir())
-    half = tmp_path / "7.orbax-checkpoint-tmp-123"
-    shutil.copytree(name, half / f"{name.name}.orbax-checkpoint-tmp-124")
+    half = tmp_path / "unfinished" / "arrays.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "3" / "arrays", half)
     chex.assert_trees_all_equal(checkpoint.restore(tmp_path, tree(1)), tree())
     checkpoint.save(tmp_path, 8, tree(8))
     chex.assert_trees_all_equal(checkpoint.restore(tmp_path, tree(1)), tree(8))
+    assert [p.name for p in tmp_path.iterdir()] == ["8"]
 
 
 def test_an_interrupted_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     """The newest step appears by one rename, after everything else was written."""
     checkpoint.save(tmp_path, 3, tree())
 
-    def fails(*args):
+    rename = os.rename
+
+    def fails(source, target):
+        if Path(target) != tmp_path / "7":
+            return rename(source, target)  # orbax's own
+        assert {p.name for p in source.iterdir()} == {"arrays", "digests.json"}
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.rename", fails)
         patch.setattr("os.rename", fails)
         with pytest.raises(OSError, match="no space left"):
             checkpoint.save(tmp_path, 7, tree(7))
-    assert any(p.name.startswith("7") for p in tmp_path.iterdir())
+    chex.assert_trees_all_equal(checkpoint.restore(tmp_path, tree(1)), tree())
+
+
+def test_a_step_that_does_not_follow_is_refused(tmp_path):
+    checkpoint.save(tmp_path, 3, tree())
+    for step in (2, 3):
+        with pytest.raises(ValueError, match=f"holds step 3: step {step} does not follow"):
+            checkpoint.save(tmp_path, step, tree(1))
     chex.assert_trees_all_equal(checkpoint.restore(tmp_path, tree(1)), tree())
 
 
@@ -93,24 +106,60 @@ def test_another_structure_is_refused(tmp_path, like):
     assert str(tmp_path / "3") in str(caught.value)
 
 
-def test_damage_is_refused_or_harmless(tmp_path):
-    """Whatever file is cut in half: the array comes back exactly, or not at all."""
-    # One array: of several, orbax abandons the others' reads, which ends in warnings.
-    saved, like = ({"a": jax.random.normal(jax.random.key(i), (64, 64))} for i in (0, 1))
-    whole = tmp_path / "whole"
-    checkpoint.save(whole, 3, saved)
-    files = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file()]
-    refused = []
-    for i, file in enumerate(files):
-        run = tmp_path / str(i)
-        shutil.copytree(whole, run)
-        content = (run / file).read_bytes()
-        (run / file).write_bytes(content[: len(content) // 2])
-        try:
-            restored = checkpoint.restore(run, like)
-        except ValueError as error:
-            assert str(run / "3") in str(error)
-            refused.append(file)
-        else:
-            chex.assert_trees_all_equal(restored, saved)
-    assert max(files, key=lambda file: (whole / file).stat().st_size) in refused
+# -------------------------------------------------------------------------------------- damage
+
+
+@pytest.fixture
+def whole(tmp_path):
+    checkpoint.save(tmp_path, 3, tree())
+    return tmp_path
+
+
+def files_of(folder):
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def assert_refused_or_harmless(folder):
+    """Whether it is refused."""
+    try:
+        restored = checkpoint.restore(folder, tree(1))
+    except checkpoint.Unreadable as error:
+        assert str(folder / "3") in str(error)
+        assert "delete the folder" in str(error)
+        return True
+    chex.assert_trees_all_equal(restored, tree())
+    return False
+
+
+def test_one_flipped_bit_is_refused_or_harmless(whole):
+    """At 200 places in all files: those of the arrays, of orbax and of the digests."""
+    rng, refused = np.random.default_rng(0), 0
+    files = files_of(whole)
+    for i in range(200):
+        file = files[i % len(files)]
+        content = file.read_bytes()
+        flipped = bytearray(content)
+        flipped[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        file.write_bytes(flipped)
+        refused += assert_refused_or_harmless(whole)
+        file.write_bytes(content)
+    assert refused > 190
+    assert not assert_refused_or_harmless(whole)
+
+
+@pytest.mark.parametrize("damage", ["cut in half", "removed", "empty"])
+def test_a_file_that_is_not_whole_is_refused(whole, damage):
+    for file in files_of(whole):
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] if damage == "cut in half" else b"")
+        if damage == "removed":
+            file.unlink()
+        assert assert_refused_or_harmless(whole), file
+        file.write_bytes(content)
+    assert not assert_refused_or_harmless(whole)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", "null", '{"a": 1}', "[[1, 2]]", "\0"])
+def test_digests_of_something_else_are_refused(whole, text):
+    (whole / "3" / "digests.json").write_text(text)
+    assert assert_refused_or_harmless(whole)

@@ -5,12 +5,13 @@ Every function takes the scores of trusted images and of OOD images, shape ``(n_
 the order of the scores counts, so infinite scores are legitimate and units do not matter.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
+from scipy.stats import rankdata
 from sklearn import metrics
 
 
@@ -81,14 +82,25 @@ def auroc(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
 def auroc_interval(
     scores_in: ArrayLike, scores_ood: ArrayLike, *, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Confidence interval of the AUROC by DeLong's variance, on the logit scale.
+    """Confidence interval of the AUROC: a score interval with DeLong's variance.
 
-    The variance is that of DeLong, DeLong & Clarke-Pearson (1988, "Comparing the areas under two
-    or more correlated receiver operating characteristic curves"), computed from midranks in
-    O(n log n) as in Sun & Xu (2014, "Fast implementation of DeLong's algorithm"). The logit scale
-    keeps the interval inside [0, 1] and its coverage honest near the ends (Pepe 2003, "The
-    Statistical Evaluation of Medical Tests", chapter 5). It speaks for new images from the same
-    sets, not for a newly trained model.
+    The interval holds every AUROC t with (A - t)^2 <= z^2 V(t), where A is the estimate and z the
+    normal quantile (Wilson 1927; for the AUROC Newcombe 2006, "Confidence intervals for an effect
+    size measure based on the Mann-Whitney statistic", part 2, method 5). Newcombe's V comes from a
+    model of the scores; here V(A) is the variance of DeLong, DeLong & Clarke-Pearson (1988,
+    "Comparing the areas under two or more correlated receiver operating characteristic curves"),
+    from ranks as in Sun & Xu (2014, "Fast implementation of DeLong's algorithm"), and only its
+    change with t is modelled, in proportion to t (1 - t). The interval speaks for new images from
+    the same sets, not for a newly trained model.
+
+    Fewer misordered pairs raise both ends, and complete separation is the limit; exceptions, of
+    less than 0.01, need a class of at most 4 images or one that is several times as large as the
+    other. In simulations (normal scores with a ratio of standard deviations of 1/3, 1 and 3,
+    exponential scores, 128 to 2000 images a class, also 128 against 1000) the 95 % interval covers
+    the true AUROC in 94 to 97 % of cases from 0.5 to 0.95 and in 94 to 98 % up to 0.9999. It is
+    cautious, at 97 to 98 %, where 1 - AUROC is below about 2 / n, n the smaller class: the lower
+    end then allows for rare images far out of place, of which the sample may have shown none. With
+    5 or 10 images a class it covers 90 to 99 %.
 
     Args:
         scores_in: (n_in,) scores of trusted images.
@@ -104,21 +116,10 @@ def auroc_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is a share between 0 and 1, not {confidence}; try 0.95.")
+    n_in, n_ood = np.size(scores_in), np.size(scores_ood)
     area = auroc(scores_in, scores_ood)
-    tail = (1 - confidence) / 2
-    fewer = min(np.size(scores_in), np.size(scores_ood))
-    variance = _delong_variance(scores_in, scores_ood) if fewer > 1 else 0.0
-    if variance == 0:
-        # DeLong's variance vanishes where the classes separate completely (or tie completely).
-        # The images still form `fewer` disjoint, so independent, pairs, and all of them agree:
-        # the exact Clopper-Pearson bound for a count of `fewer` out of `fewer` then holds for the
-        # AUROC. It is conservative, since it forgets all the other pairs. For a single image its
-        # coverage follows from Markov's inequality.
-        slack = 1 - tail ** (1 / fewer)
-        return max(0.0, area - slack), min(1.0, area + slack)
-    half_width = norm.isf(tail) * np.sqrt(variance) / (area * (1 - area))
-    low, high = expit(logit(area) + np.array([-half_width, half_width]))
-    return float(low), float(high)
+    variance = _delong_variance(scores_in, scores_ood) if min(n_in, n_ood) > 1 else None
+    return _score_interval(area, variance, n_in, n_ood, confidence)
 
 
 def average_precision(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
@@ -211,6 +212,45 @@ def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
             "since a NaN has no rank (an underflowed likelihood should be infinite instead)."
         )
     return scores
+
+
+def _score_interval(
+    area: float, variance: float | None, n_in: int, n_ood: int, confidence: float
+) -> tuple[float, float]:
+    """The interval of an AUROC with DeLong's variance, which needs two images of each class."""
+    z = float(ndtri((1 + confidence) / 2))
+    spread = area * (1 - area)
+    # The variance is that of 1 / share independent comparisons: at least as many as the smaller
+    # class has images (Birnbaum & Klose 1957), and at most all pairs.
+    if variance is None:
+        share = 1 / min(n_in, n_ood)
+    else:
+        share = max(1 / (n_in * n_ood), variance / spread if spread else 0.0)
+    # A tenth of one comparison is added: where one misordered image makes the whole estimate, it
+    # says little about how rare such images are, and coverage would fall to 92 %.
+    variance = share * (spread + share / 10)
+    # Nearer to 0.5 there are misordered pairs that the sample does not show. They are taken to be
+    # those of exponential scores, whose rare outliers lie anywhere among the other class: two
+    # comparisons an image. Nearer to 0 or 1 those that it shows are fewer.
+    unseen = 1 / (2 * min(n_in, n_ood))
+    ends = []
+    for side in (-1, 1):
+        end = _end(area, z, variance, unseen, side)
+        if abs(end - 0.5) >= abs(area - 0.5):
+            end = _end(area, z, variance, share, side)
+        ends.append(min(max(end, 0.0), 1.0))
+    return ends[0], ends[1]
+
+
+def _end(area: float, z: float, variance: float, slope: float, side: int) -> float:
+    """Solves (area - t)^2 = z^2 V(t) for the lower (``side`` -1) or the upper (1) t.
+
+    V(t) = variance + slope (t (1 - t) - area (1 - area)) makes this a quadratic equation.
+    """
+    k = z**2 * slope
+    middle = area + k / 2
+    constant = area**2 - z**2 * (variance - slope * area * (1 - area))
+    return (middle + side * math.sqrt(middle**2 - (1 + k) * constant)) / (1 + k)
 
 
 def _delong_variance(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:

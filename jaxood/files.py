@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxood.array_files import find_idx, open_idx, open_npy, open_npz, read_idx
+from jaxood.array_files import find_idx, open_idx, open_npy, open_npz
 from jaxood.image_files import SUFFIXES, Prepare, decode_image
 from jaxood.images import (
     DataError,
@@ -66,11 +66,10 @@ def open_images(
     """
     if path.is_dir():
         if idx := find_idx(path, split, "images-idx3"):
-            labels = find_idx(path, split, "labels-idx1")
-            return open_idx(idx, labels and read_idx(labels), shape, limit)
+            return open_idx(idx, find_idx(path, split, "labels-idx1"), shape, limit)
         return _open_folder(path, split, shape, prepare, limit)
     if path.suffix == ".npy":
-        return open_npy(path.open("rb"), None, path, shape, limit)
+        return open_npy(path, shape, limit)
     return open_npz(path, split, shape, limit)
 
 

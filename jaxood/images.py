@@ -133,11 +133,9 @@ def check_images(
     """
     images = images.reshape(check_shape(images.dtype, images.shape, source, shape))
     if labels is not None:
-        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-            raise DataError(
-                f"{source}: labels are {labels.dtype} of shape {labels.shape} for {len(images)} "
-                "images; store one integer an image"
-            )
+        check_labels(labels.dtype, labels.shape, len(images), source)
+        if (labels > np.iinfo(np.int64).max).any():
+            raise DataError(f"{source}: a label is {labels.max()}; store labels that fit int64")
         labels = labels.astype(np.int64)
     return np.require(images, requirements=["C", "W"]), labels
 
@@ -183,6 +181,19 @@ def check_shape(
         )
     n, height, width, channels = found
     return n, height, width, channels
+
+
+def check_labels(dtype: np.dtype, found: tuple[int, ...], n: int, source: Any) -> None:
+    """The part of `check_images` that needs no labels' values; n is the number of images.
+
+    Raises:
+        DataError: They are not one integer an image.
+    """
+    if found != (n,) or dtype.kind not in "iu":
+        raise DataError(
+            f"{source}: labels are {dtype} of shape {found} for {n} images; store one integer an "
+            "image"
+        )
 
 
 def why(error: Exception) -> str:

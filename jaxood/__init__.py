@@ -1,5 +1,8 @@
 """Out-of-distribution detection with deep generative models, in JAX and Flax."""
 
+from jaxood import cpu_fusion as cpu_fusion  # first: XLA reads its flags once
+
+# isort: split
 from jaxood import data, detector, metrics, optimizers, parallel, scores, stream, train
 from jaxood.density import DensityModel, bits_per_dim
 from jaxood.models.glow import glow

@@ -1,0 +1,60 @@
+"""XLA's fusions that compute some products wrongly on the CPU are switched off.
+
+From version 0.10.1 on, XLA hands products and sums on the CPU to YNNPACK, fused with what follows
+them. Without a word, results are wrong for a product of many rows (jax issue 39103, in 0.10.2) and
+for a product with a broadcast matrix (from 0.10.2 to 0.12.0 at least), and sums of seven dimensions
+end the process (jax issues 39257 and 40412, in 0.10.2). XLA reads its flags when its first backend
+starts, so this module is imported before anything that computes.
+"""
+
+import mmap
+import os
+import warnings
+from pathlib import Path
+
+import jax
+import jaxlib
+from jax._src import xla_bridge
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+def switch_off():
+    """Add the flag without which XLA makes such fusions to ``XLA_FLAGS``, also for child processes.
+
+    Nothing is changed where the user has set the flag, or where jaxlib makes no such fusions.
+
+    Warns:
+        RuntimeWarning: if it is too late, since a backend runs, or if ``XLA_FLAGS`` names a file.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if FLAG in flags or not _fuses():
+        return
+    if xla_bridge.backends_are_initialized():
+        remedy = "import jaxood before the first computation"
+    elif flags and not flags.startswith("-"):
+        if Path(flags).is_file() and FLAG in Path(flags).read_text():
+            return
+        remedy = f"add {FLAG}= to {flags}, the file that XLA_FLAGS names"
+    else:
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=".strip()
+        return
+    warnings.warn(
+        "XLA's fusions with YNNPACK are on, which compute some products wrongly on the CPU "
+        f"(https://github.com/jax-ml/jax/issues/39103): {remedy}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _fuses():
+    """Whether XLA makes the fusions, and knows the flag: it aborts at one that it does not know."""
+    if jax.__version_info__ < (0, 10, 1):
+        return False
+    for library in Path(jaxlib.__file__).parent.glob("*jax_common.*"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
+            return m.find(FLAG.removeprefix("--").encode()) >= 0
+    return False
+
+
+switch_off()

@@ -125,6 +125,7 @@ def trained(
         seed=seed,
         directory=directory,
         devices=devices,
+        settings=dataclasses.asdict(recipe),
     )
     row = record.ModelRow(
         name=recipe.model,
@@ -170,6 +171,7 @@ def fit_or_load(
     average_decay=0.0,
     statistics_batch=64,
     statistics_images: int | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Fit:
     """Train, or go on with what ``directory`` holds, or load what is finished there.
 
@@ -181,13 +183,17 @@ def fit_or_load(
         batch_size: likewise.
         optimizer: likewise.
         seed: of everything.
-        directory: for checkpoints.
+        directory: for checkpoints. What is in it must have been made with the same arguments.
         devices: to train and score on, of each process; all by default.
         average_decay: as for `train.fit`.
         statistics_batch: size of the batches whose BatchNorm statistics are merged.
         statistics_images: number of images for them; all by default.
+        settings: as for `train.fit`.
 
     Raises:
+        integrity.Changed: if ``directory`` holds a training with other arguments.
+        integrity.Locked: if another run trains there.
+        integrity.Damaged: if what is there is damaged.
         UsageError: if a batch cannot be shared evenly among the devices.
     """
     images = jax.tree.leaves(data)[0]
@@ -198,35 +204,41 @@ def fit_or_load(
             f"devices: with --devices, take a number that divides {statistics_batch}"
         )
     variables = parallel.replicate(model.init(jax.random.key(seed), images[:64]), mesh)
+    given = (settings or {}) | {"seed": seed, "steps": steps, "batch_size": batch_size}
+    given |= {"average_decay": average_decay}
+    given |= {"statistics_batch": statistics_batch, "statistics_images": statistics_images}
+    parallel.on_writer(train.keep_beginning, directory, variables, data, given)
     finished = variables | {"losses": np.zeros(steps, np.float32), "seconds": np.float32(0)}
     restored = checkpoint.restore(directory / "finished", finished)
     if restored is None:
-        start = time.monotonic()
-        resumed = (directory / "steps").exists()
-        state = train.fit(
-            loss,
-            variables,
-            data,
-            steps=steps,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            average_decay=average_decay,
-            seed=seed,
-            directory=directory / "steps",
-        )
-        elapsed = np.nan if resumed else time.monotonic() - start
-        restored = {
-            "params": state.variables["params"],
-            "losses": state.losses,
-            "seconds": np.float32(elapsed),
-        }
-        if "batch_stats" in variables:
-            chosen = images
-            if statistics_images is not None:
-                chosen = np.random.default_rng(seed).permutation(images)[:statistics_images]
-            restored["batch_stats"] = train.population_statistics(
-                model, state.variables, chosen, batch_size=statistics_batch, seed=seed
+        with parallel.lock(directory):
+            start = time.monotonic()
+            resumed = (directory / "steps").exists()
+            state = train.fit(
+                loss,
+                variables,
+                data,
+                steps=steps,
+                batch_size=batch_size,
+                optimizer=optimizer,
+                average_decay=average_decay,
+                seed=seed,
+                directory=directory / "steps",
+                settings=settings,
             )
-        checkpoint.save(directory / "finished", steps, restored)
+            elapsed = np.nan if resumed else time.monotonic() - start
+            restored = {
+                "params": state.variables["params"],
+                "losses": state.losses,
+                "seconds": np.float32(elapsed),
+            }
+            if "batch_stats" in variables:
+                chosen = images
+                if statistics_images is not None:
+                    chosen = np.random.default_rng(seed).permutation(images)[:statistics_images]
+                restored["batch_stats"] = train.population_statistics(
+                    model, state.variables, chosen, batch_size=statistics_batch, seed=seed
+                )
+            checkpoint.save(directory / "finished", steps, restored)
     variables = parallel.replicate({name: restored[name] for name in variables}, mesh)
     return Fit(variables, np.asarray(restored["losses"]), float(restored["seconds"]))

@@ -13,10 +13,12 @@ What they tell each other runs no code (`jaxood.messages`), but nobody is asked 
 hosts belong on a network that is trusted.
 """
 
+import contextlib
 import os
 import re
 import signal
 import socket
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxood import messages
+from jaxood import integrity, messages
 
 AXIS = "data"
 """Name of the mesh axis."""
@@ -281,6 +283,26 @@ def on_writer(function, *args):
     if failed is not None:
         raise failed
     return messages.decode(message)
+
+
+@contextlib.contextmanager
+def lock(directory):
+    """Be the only run that writes to a folder: process 0 holds its `integrity.lock`.
+
+    Args:
+        directory: made if absent.
+
+    Raises:
+        integrity.Locked: if another run is at work there.
+    """
+    with contextlib.ExitStack() as held:
+
+        def take():
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            held.enter_context(integrity.lock(directory))
+
+        on_writer(take)
+        yield
 
 
 def agree(value):

@@ -1,7 +1,10 @@
 """One training loop for every model: jit-compiled, resumable, with a progress bar."""
 
+import contextlib
 import functools
+import json
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +13,10 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxood import checkpoint, parallel, progress
+from jaxood import checkpoint, integrity, messages, parallel, progress
 from jaxood.batch_stats import batch_moments
 from jaxood.density import bits_per_dim
+from jaxood.record import write_file
 
 
 class TrainState(NamedTuple):
@@ -40,6 +44,7 @@ class TrainState(NamedTuple):
         return {"params": self.average, "batch_stats": self.batch_stats}
 
 
+@messages.carried
 class Diverged(RuntimeError):
     """The loss or a gradient became NaN or infinite; the last good state is kept."""
 
@@ -178,6 +183,7 @@ def fit(
     average_decay=0.0,
     seed=0,
     directory=None,
+    settings=None,
     save_every=60.0,
     show_progress=True,
 ):
@@ -194,7 +200,11 @@ def fit(
         optimizer: optax; by default Adam at 1e-3, as in the BatchNorm paper.
         average_decay: of the moving average of the parameters, as in `make_train_steps`.
         seed: fixes the order of the images and all noise.
-        directory: for checkpoints; without one none are written.
+        directory: for checkpoints; without one none are written. It belongs to one training:
+            another seed, other data or another number of steps need another one.
+        settings: dictionary of JSON values that must be the same when the training is resumed,
+            too. ``loss`` and ``optimizer`` are functions, which cannot be compared: give here what
+            they were made from.
         save_every: seconds between checkpoints; one is also written at the end.
         show_progress: draw a progress bar on stderr: the loss, taken for minus a log-likelihood
             and in bits per dimension where ``data`` are images alone, and images a second.
@@ -205,6 +215,9 @@ def fit(
     Raises:
         ValueError: if there are fewer images than ``batch_size``, or the devices cannot share that
             number evenly.
+        integrity.Changed: if ``directory`` holds a training that began with other arguments.
+        integrity.Locked: if another run trains there.
+        checkpoint.Unreadable: if the checkpoint there is damaged, or of another model.
         Diverged: if the loss or a gradient is not finite.
     """
     optimizer = optimizer or optax.adam(1e-3)
@@ -219,17 +232,23 @@ def fit(
         raise ValueError(
             f"a batch of {batch_size} images cannot be shared evenly among {mesh.size} devices"
         )
-    if directory is not None:
-        state = checkpoint.restore(directory, state) or state
-    # A copy: the training loop donates its state, and the caller's variables are the caller's.
-    state = jax.tree.map(jnp.copy, parallel.replicate(state, mesh))
-    on_device = parallel.shard(data, mesh)
     train_steps = make_train_steps(loss, optimizer, batch_size, seed, average_decay, len(images))
-
-    done = int(state.step)
-    saved_at = time.monotonic()
-    chunk = 1
-    with progress.bar("training", steps, done=done, show=show_progress) as advance:
+    with contextlib.ExitStack() as held:
+        saved = None
+        if directory is not None:
+            held.enter_context(parallel.lock(directory))
+            given = (settings or {}) | {"seed": seed, "steps": steps}
+            given |= {"batch_size": batch_size, "average_decay": average_decay}
+            parallel.on_writer(keep_beginning, directory, variables, data, given)
+            if (newest := checkpoint.restore(directory, state)) is not None:
+                state, saved = newest, int(newest.step)
+        # A copy: the training loop donates its state, and the caller's variables are the caller's.
+        state = jax.tree.map(jnp.copy, parallel.replicate(state, mesh))
+        on_device = parallel.shard(data, mesh)
+        done = int(state.step)
+        saved_at = time.monotonic()
+        chunk = 1
+        advance = held.enter_context(progress.bar("training", steps, done=done, show=show_progress))
         while done < steps:
             started = time.monotonic()
             chunk = parallel.agree(chunk)  # clocks differ
@@ -238,9 +257,9 @@ def fit(
             now = time.monotonic()
             if directory is not None:
                 due = parallel.agree(now - saved_at > save_every)
-                if done == steps or not ok or due:
+                if (done == steps or not ok or due) and done != saved:
                     checkpoint.save(directory, done, state)
-                    saved_at = now
+                    saved, saved_at = done, now
             if not ok:
                 raise Diverged(
                     f"the loss or a gradient became NaN or infinite in step {done + 1} of {steps}; "
@@ -257,6 +276,58 @@ def fit(
             if before > 0:
                 chunk = max(1, min(2 * chunk, int(chunk / (now - started))))
     return state
+
+
+def keep_beginning(directory, variables, data, settings):
+    """Keep what a training begins with in ``run.json``, or compare it with what is kept there.
+
+    Process 0 alone calls it.
+
+    Args:
+        directory: of the training, made if absent.
+        variables: initial values. Other machines round them otherwise, so what is kept of them are
+            four random projections, which may move a little.
+        data: pytree of arrays, of which a digest is kept.
+        settings: dictionary of JSON values.
+
+    Raises:
+        integrity.Changed: if any of it differs.
+        integrity.Damaged: if ``run.json`` is missing from a training or cannot be read.
+    """
+    file = Path(directory) / "run.json"
+    advice = "give the same to go on, or another folder to train anew"
+    now = {"data": integrity.digest(data), "initial values": _projections(variables)}
+    now |= json.loads(json.dumps(settings))
+    if not file.exists():
+        if Path(directory).exists() and any(Path(directory).iterdir()):
+            raise integrity.Damaged(
+                f"{directory} holds a training without its run.json, so that nobody knows what it "
+                "was trained on: choose another folder, or delete this one"
+            )
+        write_file(file, json.dumps(now, indent=1).encode())
+        return
+    try:
+        before = {} | json.loads(file.read_text())
+        projections = before["initial values"]
+        if np.allclose(projections, now["initial values"], rtol=0, atol=0.05, equal_nan=True):
+            now["initial values"] = projections
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise integrity.Damaged(
+            f"{file} is not what was written ({type(error).__name__}), so that nobody knows what "
+            "was trained there: choose another folder, or delete this one"
+        ) from error
+    integrity.check_same(before, now, f"the training in {directory}", advice)
+
+
+def _projections(variables):
+    """Onto four random directions; all arrays weigh the same."""
+    rng, arrays = np.random.default_rng(0), jax.tree.leaves(variables)
+    total = np.zeros(4)
+    for array in arrays:
+        values = np.asarray(array, np.float32).ravel()
+        directions = rng.standard_normal((4, values.size), np.float32)
+        total += directions @ values / (np.linalg.norm(values) or 1)
+    return np.round(total / np.sqrt(len(arrays)), 4).tolist()
 
 
 def population_statistics(model, variables, images, *, batch_size=64, seed=0, show_progress=True):

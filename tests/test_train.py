@@ -38,6 +38,8 @@ def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=F
 TINY = DensityModel(
     lambda key, x: Net().init(key, jnp.zeros((1, *x.shape[1:])), train=False), log_prob, lambda: 0
 )
+# The same objects for all tests: what they are trained by compiles once.
+LOSS, ADAM = train.neg_log_prob_loss(TINY), optax.adam(1e-3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
 STEPS = 60
 
@@ -49,11 +51,12 @@ def tiny_variables():
 
 def fit_tiny(directory=None, seed=0):
     return train.fit(
-        train.neg_log_prob_loss(TINY),
+        LOSS,
         tiny_variables(),
         IMAGES,
         steps=STEPS,
         batch_size=8,
+        optimizer=ADAM,
         average_decay=0.9,
         seed=seed,
         directory=directory,
@@ -165,8 +168,6 @@ def test_seed_and_loss_record(unbroken):
     other = fit_tiny(seed=1)
     assert other.step == unbroken.step == STEPS
     assert np.all(np.asarray(other.losses) != np.asarray(unbroken.losses))
-    assert np.all(np.isfinite(unbroken.losses))
-    assert np.all(np.asarray(unbroken.losses) > 0)
     assert unbroken.losses[-10:].mean() < 0.9 * unbroken.losses[:10].mean()
     assert unbroken.variables == {
         "params": unbroken.average,
@@ -229,21 +230,27 @@ def test_too_few_images_are_refused():
         train.fit(recording_loss, {"params": {}}, IMAGES[:7], steps=1, batch_size=8)
 
 
-def failing_loss(fails_at, how):
-    """A square that fails in its value or, with a finite value, in its gradient."""
+@functools.cache
+def failing_loss(how):
+    """A square that fails, at a step, in its value or, with a finite value, in its gradient."""
 
     def loss(variables, batch, key):
-        w, step = variables["params"]["w"], variables["batch_stats"]["step"]
-        fails = step == fails_at
+        w, stats = variables["params"]["w"], variables["batch_stats"]
+        fails = stats["step"] == stats["fails_at"]
         value = w**2
         if how == "value":
             value += jnp.where(fails, jnp.nan, 0.0)
         else:
             # The root's slope at 0 is infinite, and 0 times that is NaN.
             value += jnp.sqrt(0 * w + jnp.where(fails, 0.0, 1.0))
-        return value, {"step": step + 1}
+        return value, stats | {"step": stats["step"] + 1}
 
     return loss
+
+
+def failing_at(step):
+    stats = {"step": jnp.int32(0), "fails_at": jnp.int32(step)}
+    return {"params": {"w": jnp.ones(())}, "batch_stats": stats}
 
 
 @pytest.mark.parametrize(
@@ -251,16 +258,14 @@ def failing_loss(fails_at, how):
     [(0, "value", 60), (1, "value", 60), (1, "value", 0), (6, "value", 60), (9, "gradient", 0)],
 )
 def test_divergence_keeps_the_last_good_state(fails_at, how, save_every, tmp_path):
-    def variables():
-        return {"params": {"w": jnp.ones(())}, "batch_stats": {"step": jnp.int32(0)}}
-
     with pytest.raises(train.Diverged) as caught:
         train.fit(
-            failing_loss(fails_at, how),
-            variables(),
+            failing_loss(how),
+            failing_at(fails_at),
             IMAGES,
             steps=12,
             batch_size=8,
+            optimizer=ADAM,
             directory=tmp_path,
             save_every=save_every,
             show_progress=False,
@@ -268,10 +273,9 @@ def test_divergence_keeps_the_last_good_state(fails_at, how, save_every, tmp_pat
     assert f"in step {fails_at + 1} of 12" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
-    # The same steps of a loss that does not fail.
-    optimizer = optax.adam(1e-3)
-    steps = train.make_train_steps(failing_loss(-1, how), optimizer, 8, seed=0)
-    good, ok = steps(train.init_state(variables(), optimizer, 12), IMAGES, fails_at)
+    # The same steps, before it fails.
+    steps = train.make_train_steps(failing_loss(how), ADAM, 8, seed=0)
+    good, ok = steps(train.init_state(failing_at(fails_at), ADAM, 12), IMAGES, fails_at)
     assert ok
     kept = checkpoint.restore(tmp_path, good)
     assert kept is not None
@@ -281,10 +285,15 @@ def test_divergence_keeps_the_last_good_state(fails_at, how, save_every, tmp_pat
 
 
 def test_divergence_without_a_directory_names_none():
-    variables = {"params": {"w": jnp.ones(())}, "batch_stats": {"step": jnp.int32(0)}}
-    with pytest.raises(train.Diverged, match="in step 3 of 5; Lower the learning rate"):
+    with pytest.raises(train.Diverged, match="in step 3 of 12; Lower the learning rate"):
         train.fit(
-            failing_loss(2, "value"), variables, IMAGES, steps=5, batch_size=8, show_progress=False
+            failing_loss("value"),
+            failing_at(2),
+            IMAGES,
+            steps=12,
+            batch_size=8,
+            optimizer=ADAM,
+            show_progress=False,
         )
 
 
@@ -306,9 +315,7 @@ def one_batch_norm(centre, width):
     return DensityModel(lambda key, x: {}, log_prob, lambda: 0)
 
 
-@pytest.mark.parametrize(
-    ("centre", "width", "start"), [(0.0, 1.0, 1.0), (100.0, 0.01, 0.0), (0.0, 1.0, 1e8)]
-)
+@pytest.mark.parametrize(("centre", "width", "start"), [(0, 1, 1.0), (100, 0.01, 0.0), (0, 1, 1e8)])
 def test_population_statistics_are_those_of_the_whole_set(centre, width, start):
     """Batches that differ much, so that the variance of their means counts."""
     rng = np.random.default_rng(1)
@@ -351,17 +358,15 @@ def test_population_statistics_of_a_set_that_no_batch_size_divides():
 
 @pytest.fixture(scope="module")
 def trained(flow):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", jax.jit)
-        return train.fit(
-            train.neg_log_prob_loss(flow.model),
-            flow.initial,
-            flow.images,
-            steps=80,
-            batch_size=32,
-            optimizer=optax.adam(3e-3),
-            show_progress=False,
-        )
+    return train.fit(
+        train.neg_log_prob_loss(flow.model),
+        flow.initial,
+        flow.images,
+        steps=80,
+        batch_size=32,
+        optimizer=optax.adam(3e-3),
+        show_progress=False,
+    )
 
 
 def test_a_flow_learns_digits(trained):
@@ -371,10 +376,7 @@ def test_a_flow_learns_digits(trained):
     assert bpd[-10:].mean() < bpd[:5].mean() - 1
 
 
-def test_population_statistics_make_evaluation_mode_agree_with_training_mode(
-    flow, trained, monkeypatch
-):
-    monkeypatch.setattr(jax, "jit", jax.jit)
+def test_population_statistics_make_evaluation_mode_agree_with_training_mode(flow, trained):
     stats = train.population_statistics(
         flow.model, trained.variables, flow.images, batch_size=32, show_progress=False
     )

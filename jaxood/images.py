@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -197,8 +198,9 @@ def check_labels(dtype: np.dtype, found: tuple[int, ...], n: int, source: Any) -
 
 
 def why(error: Exception) -> str:
-    """An error of a library in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """An error of a library in one line, the same each time: without addresses of objects."""
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def printable(text: str) -> str:

@@ -203,33 +203,7 @@ def test_faces_of_any_size_are_cropped_to_the_centre_and_limited(tmp_path, monke
     assert len(load("celeb_a")[0]) == 1
 
 
-# Prepared TFDS folders
-
-
-def test_first_faces_of_a_prepared_folder_are_test_and_the_rest_train(rng, tmp_path, monkeypatch):
-    faces = noise(rng, 5, 32, 32, 3)
-    spec = dataclasses.replace(
-        data.DATASETS["celeb_a"], limit=2, splits={"train": ["train[2:]"], "test": ["train"]}
-    )
-    write_tfds(tmp_path / "celeb_a/2.1.0", {"train": (faces, range(5))})
-    assert data.DATASETS["celeb_a"].splits["train"] == ["train[10000:]"]
-    monkeypatch.setitem(data.DATASETS, "celeb_a", spec)
-    np.testing.assert_array_equal(load("celeb_a", "test")[0], faces[:2])
-    np.testing.assert_array_equal(load("celeb_a", "train")[0], faces[2:4])
-
-
-@pytest.mark.parametrize("place", [".", "tfds"])
-def test_prepared_tfds_folder_without_tensorflow(rng, tmp_path, place):
-    images, labels = noise(rng, 7, 28, 28, 1), np.arange(7)
-    old, new = tmp_path / place / "mnist/3.0.1", tmp_path / place / "mnist/3.0.10"
-    write_tfds(old, {"test": (images[:1], labels[:1])})
-    write_tfds(new, {"test": (images, labels), "train": (images[:3], labels[:3])})
-    np.savez(tmp_path / "mnist.npz", x_test=images[:2])  # comes after
-    got, got_labels = load_labelled("mnist")
-    np.testing.assert_array_equal(got, images)
-    np.testing.assert_array_equal(got_labels, labels)
-    assert got_labels.dtype == np.int64
-    assert len(load("mnist", "train")[0]) == 3
+# Several sources
 
 
 def drawings(rng, n):
@@ -238,74 +212,6 @@ def drawings(rng, n):
     for image, (y, x) in zip(images, rng.choice(75, (n, 2)), strict=True):
         image[y : y + 30, x : x + 30] = 0
     return images
-
-
-def test_omniglot_is_bright_on_dark_and_averaged_down(rng, tmp_path):
-    images = drawings(rng, 3)
-    write_tfds(tmp_path / "omniglot/3.0.0", {"test": (images, [5, 6, 7])})
-    got, labels = load_labelled("omniglot")
-    assert got.shape == (3, 28, 28, 1)
-    np.testing.assert_array_equal(labels, [5, 6, 7])
-    assert got.max() == 255 and got.min() == 0
-    np.testing.assert_allclose(got.mean((1, 2, 3)), 255 * 900 / 105**2, rtol=0.15)
-
-
-def test_omniglot_small_sets_stand_in_for_test_only(rng, tmp_path):
-    images = drawings(rng, 5)
-    small = {"small1": (images[:3], [0, 1, 2]), "small2": (images[1:], [1, 2, 3, 4])}
-    write_tfds(tmp_path / "omniglot/3.0.0", small)
-    got, labels = load_labelled("omniglot")
-    assert len({bytes(image) for image in got}) == len(got) == 5
-    np.testing.assert_array_equal(labels, range(5))
-    refused("omniglot", "small1, small2", "'train'", name="omniglot", split="train")
-
-
-def test_damaged_and_unsuitable_tfds_folders(rng, tmp_path):
-    images = noise(rng, 3, 28, 28, 1)
-    folder = tmp_path / "kmnist/3.0.1"
-    write_tfds(folder, {"test": (images, [0, 1, 2])})
-    record = next(folder.glob("*array_record*"))
-    whole = record.read_bytes()
-    for damaged in (whole[:200] + bytes(100) + whole[300:], b""):
-        record.write_bytes(damaged)
-        refused(folder, "damaged", "delete", name="kmnist")
-    (folder / "dataset_info.json").write_text("{")
-    refused(folder, "damaged", "delete", name="kmnist")
-
-    write_tfds(tmp_path / "mnist/3.0.1", {"test": (images, [0, 1, 2])}, "tfrecord")
-    refused("mnist", "array_record", "tfds convert_format", name="mnist")
-    write_tfds(tmp_path / "cifar10/3.0.2", {"test": (images, [0, 1, 2])})
-    refused("cifar10", "(28, 28, 3)", "(32, 32, 3)", name="cifar10")
-
-
-def test_download_prepares_as_array_record(rng, tmp_path, monkeypatch):
-    import tensorflow_datasets as tfds
-
-    images = noise(rng, 2, 28, 28, 1)
-    asked = []
-
-    class Builder:
-        data_path = tmp_path / "kmnist/3.0.1"
-
-        def download_and_prepare(self):
-            if asked[-1]["data_dir"] != tmp_path:
-                raise ConnectionError("no\nroute")
-            if not self.data_path.is_dir():
-                write_tfds(self.data_path, {"test": (images, [0, 1])})
-
-    def builder(name, **options):
-        asked.append({"name": name, **options})
-        return Builder()
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(tfds, "builder", builder)
-    (tmp_path / "kmnist/3.0.1.incompleteABC").mkdir(parents=True)  # as TFDS leaves it
-    np.testing.assert_array_equal(load("kmnist")[0], images)
-    assert asked == [{"name": "kmnist", "data_dir": tmp_path, "file_format": "array_record"}]
-    np.testing.assert_array_equal(load("kmnist")[0], images)
-    assert len(asked) == 1  # the second time it is there
-    refused(Builder.data_path, "'train'", "has test", "delete", name="kmnist", split="train")
-    refused("mnist", "no route", "mnist.npz", name="mnist", data_dir=tmp_path / "other")
 
 
 def test_the_first_source_that_has_the_split_is_read(rng, tmp_path):

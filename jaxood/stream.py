@@ -3,71 +3,35 @@
 Memory holds two sets of images at a time, however many there are. The results are a CSV file that
 grows; a run that was stopped goes on after the last whole set in it::
 
-    detector = jaxood.detector.fit(score, held_out, set_size=1024)
+    detector = jaxood.detector.fit(score, held_out)
     images = jaxood.data.open("path/to/images")
-    jaxood.stream.judge(detector, images, "scores.csv", set_size=1024)
+    jaxood.stream.judge(detector, images, "scores.csv")
 """
 
 from __future__ import annotations
 
-import csv
-import heapq
-import io
-import math
+import functools
 import os
-import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
-from jaxood import progress
-from jaxood.detector import Detector, check_rate, finite, known, p_values_of
-from jaxood.images import Images
+from jaxood import detector as detectors
+from jaxood import integrity, progress, results
+from jaxood.detector import Detector
+from jaxood.images import DataError, Images, in_memory
+from jaxood.results import Row, Summary, rows, summary
+
+__all__ = ["Row", "Summary", "ahead", "judge", "rows", "summary"]
 
 A = TypeVar("A")
 B = TypeVar("B")
-
-
-class Row(NamedTuple):
-    """A line of the results.
-
-    Attributes:
-        index: position of the image.
-        file: its file name, or empty.
-        score: float32, higher = more OOD.
-        p_value: NaN for an image that the detector was calibrated on, which cannot be judged.
-        reported: whether the p-value is at most the false-positive rate.
-    """
-
-    index: int
-    file: str
-    score: float
-    p_value: float
-    reported: bool
-
-
-class Summary(NamedTuple):
-    """What a file of results says.
-
-    Attributes:
-        images: how many were judged.
-        reported: how many of them are reported as OOD.
-        known: how many more were not judged: the detector was calibrated on them.
-        suspects: reported images, the most suspicious first.
-        scores: float32 ``(k,)``: every k-th score of all, for a histogram.
-    """
-
-    images: int
-    reported: int
-    known: int
-    suspects: list[Row]
-    scores: np.ndarray
 
 
 def judge(
@@ -75,62 +39,189 @@ def judge(
     images: Images,
     path: str | os.PathLike[str],
     *,
-    set_size: int = 1024,
+    set_size: int | None = None,
     false_positive_rate: float = 0.05,
+    seed: int = 0,
     show_progress: bool = False,
 ) -> None:
     """Judge any number of images, and write a line for each into a CSV file.
 
     While the device scores a set of images, a thread reads the next one and carries it to the
-    device. The n images are cut into ``n // set_size`` sets of equal size, to within one image (a
-    single one where there are fewer): with a batch score these are the sets that the images are
-    scored among, so give `detector.fit` the same ``set_size``. A set is written, and on the disk,
-    before the next is scored.
+    device. A detector of images takes them in their order. A detector of sets takes them as
+    `jaxood.detector.deal` deals them, and lines come in that order. A set is written, and on the
+    disk, before the next is scored. An image that cannot be read, or that the detector was
+    calibrated on, gets a line that says so; in a set another image takes its place.
 
     Args:
-        detector: from `detector.fit`; its score takes images on the device.
-        images: from `data.open`.
-        path: the CSV file, whose columns are those of `Row`. If it exists, what is missing is
-            added: a torn or unfinished last set is scored again, and the file becomes the same to
-            the byte as that of a run that was never stopped, given the same arguments.
-        set_size: images read, scored and written at a time.
-        false_positive_rate: the share of trusted images that may be reported, at most.
+        detector: from `jaxood.detector.fit`; its score takes images on the device.
+        images: from `jaxood.data.open`.
+        path: the CSV file, whose columns are those of `Row`; beside it lies ``<path>.json``, which
+            says what was judged with what. If it exists, what is missing is added: a torn or
+            unfinished last set is scored again, and the file becomes the same to the byte as that
+            of a run that was never stopped. The images that were judged before are read again, to
+            see that they are the same.
+        set_size: images read, scored and written at a time, by default 1024; for a detector of
+            sets its own size, and another is refused.
+        false_positive_rate: as of `jaxood.detector.decide`.
+        seed: of the shuffle that deals images to sets.
         show_progress: draw a progress bar on stderr.
 
     Raises:
-        ValueError: if ``path`` holds something else, or the results of other images; if the
-            detector cannot hold the rate; or a score is NaN.
-        DataError: if images are damaged. What was judged before is kept.
+        ValueError: if ``path`` holds something else; if the detector cannot hold the rate, or
+            judges sets of another size; or a score is NaN.
+        Changed: if ``path`` holds results of other images, of another detector, or with other
+            settings.
+        Damaged: if lines of ``path`` were altered.
+        Locked: if another process writes to ``path``.
+        DataError: if images that do not lie in files of their own are damaged, or too few can be
+            judged to fill a set. What was judged before is kept.
     """
-    check_rate(detector, false_positive_rate)
-    cuts = _cuts(len(images), set_size)
-    done = _keep_whole_sets(Path(path), images, cuts)
+    detectors.check_rate(detector, false_positive_rate)
+    path = Path(path)
+    order, sets = _sets(detector, len(images), set_size, seed)
+    inputs = {
+        "detector": detectors.fingerprint(detector),
+        "false-positive rate": false_positive_rate,
+        "images": list(images.shape),
+        "seed": seed,
+        "set size": len(sets[0]),
+    }
+    if order is not None and not images.random_access:
+        images = _spooled(images)
+    with open(path, "ab") as file, integrity.lock(path):
+        done = results.resume(path, images, sets, inputs)
 
-    def read(span: tuple[int, int]) -> tuple[int, np.ndarray, jax.Array]:
-        host = images[slice(*span)]
-        return span[0], host, jax.device_put(host)
+        def fill(number: int) -> tuple[int, _Set, jax.Array]:
+            filled = _fill(detector, images, sets[number], order, len(sets[0]))
+            return number, filled, jax.device_put(filled.pixels)
 
-    spans = (span for span in pairwise(cuts) if span[0] >= done)
-    with (
-        open(path, "ab") as file,
-        closing(ahead(read, spans)) as sets,
-        progress.bar("screening", len(images), done=done, show=show_progress) as advance,
-    ):
-        if file.tell() == 0:
-            file.write(_HEADER)
-        for start, host, device in sets:
-            scores = finite(detector.score(device))
-            p_values = p_values_of(scores, detector.null)
-            p_values[known(detector, host)] = np.nan
-            judged = zip(scores, p_values, p_values <= false_positive_rate, strict=True)
-            file.writelines(
-                _head(images, index) + f"{score:.9g},{p_value:.6g},{reported:d}\n".encode()
-                for index, (score, p_value, reported) in enumerate(judged, start)
+        finished = sum(map(len, sets[:done]))
+        with (
+            closing(ahead(fill, range(done, len(sets)))) as coming,
+            progress.bar("screening", len(images), done=finished, show=show_progress) as advance,
+        ):
+            if done == 0 and os.path.getsize(path) == 0:
+                file.write(results.HEADER)
+            for number, filled, device in coming:
+                lines = _lines(detector, images, filled, device, number, false_positive_rate)
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+                advance(len(filled.own))
+                del filled, device  # before the next set comes, whose successor is being read
+
+
+def _sets(
+    detector: Detector, n: int, set_size: int | None, seed: int
+) -> tuple[np.ndarray | None, Sequence[np.ndarray]]:
+    """The order in which images are dealt, if they are, and the positions of each set's own ones.
+
+    Those of a set rise. The last set may be short, and so may be filled up from the order's front.
+    """
+    if set_size is not None and set_size < 1:
+        raise ValueError(f"a set of {set_size} images: give at least 1")
+    if detector.set_size is None:
+        return None, np.split(np.arange(n), range(set_size or 1024, n, set_size or 1024))
+    if set_size not in (None, detector.set_size):
+        raise ValueError(
+            f"the detector was calibrated on sets of {detector.set_size} images and judges no sets "
+            f"of {set_size}: leave set_size out, or calibrate with set_size={set_size}"
+        )
+    order = np.concatenate(list(detectors.deal(n, detector.set_size, seed)))[:n]
+    parts = np.split(order, range(detector.set_size, n, detector.set_size))
+    return order, [np.sort(part) for part in parts]
+
+
+class _Set(NamedTuple):
+    """A set that is ready to be scored.
+
+    Attributes:
+        own: rising positions of the images that get a line in this set.
+        readable: by position the pixels of those that could be read.
+        reasons: by position why an own image is not judged.
+        judged: rising positions of the images that are scored: the own ones without a reason, and
+            others that fill up the places that are left.
+        pixels: uint8 ``(len(judged), h, w, c)``.
+    """
+
+    own: np.ndarray
+    readable: dict[int, np.ndarray]
+    reasons: dict[int, str]
+    judged: np.ndarray
+    pixels: np.ndarray
+
+
+def _fill(
+    detector: Detector, images: Images, own: np.ndarray, order: np.ndarray | None, size: int
+) -> _Set:
+    pixels, bad = results.read(images, own)
+    places = own[~np.isin(own, list(bad))]
+    readable = dict(zip(places.tolist(), pixels, strict=True))
+    judged, pixels, known = _unknown(detector, places, pixels)
+    reasons = bad | dict.fromkeys(known.tolist(), results.KNOWN)
+    if order is not None and len(judged) < size:
+        others = order[~np.isin(order, own)]  # from the front
+        while len(judged) < size and len(others):
+            wanted, others = np.sort(others[: size - len(judged)]), others[size - len(judged) :]
+            more, bad = results.read(images, wanted)
+            places, more, _ = _unknown(detector, wanted[~np.isin(wanted, list(bad))], more)
+            judged, pixels = np.append(judged, places), np.concatenate([pixels, more])
+        if len(judged) < size:
+            raise DataError(
+                f"only {len(judged)} of {len(images)} images can be judged, which do not fill a "
+                f"set of {size}: give more images, or calibrate with a smaller set_size"
             )
-            file.flush()
-            os.fsync(file.fileno())
-            advance(len(host))
-            del host, device  # before the next set comes, whose successor is being read already
+        rising = np.argsort(judged)
+        judged, pixels = judged[rising], pixels[rising]
+    return _Set(own, readable, reasons, judged, pixels)
+
+
+def _unknown(
+    detector: Detector, places: np.ndarray, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions and pixels without the images that the detector was calibrated on; and those."""
+    known = detectors.known(detector, pixels)
+    if not known.any():
+        return places, pixels, places[:0]
+    return places[~known], pixels[~known], places[known]
+
+
+def _spooled(images: Images) -> Images:
+    """Images that are read from the front alone, in a scratch file that is read anywhere."""
+    with tempfile.TemporaryFile() as file:
+        for start in range(0, len(images), 1024):
+            images[start : start + 1024].tofile(file)
+        pixels = np.memmap(file, np.uint8, "r+", shape=images.shape)  # keeps what is closed
+    return in_memory(pixels, None, "the scratch file")
+
+
+def _lines(
+    detector: Detector,
+    images: Images,
+    filled: _Set,
+    device: jax.Array,
+    number: int,
+    false_positive_rate: float,
+) -> Iterator[bytes]:
+    """Score a set, and make the lines of its own images."""
+    scores, p_values = {}, {}
+    if len(filled.judged):
+        found = detectors.judge(detector, device)
+        scores, p_values = (dict(zip(filled.judged.tolist(), v, strict=True)) for v in found)
+    for index in filled.own.tolist():
+        name = images.names[int(index)] if images.names else ""
+        line = functools.partial(
+            results.line,
+            index,
+            name,
+            filled.readable.get(index),
+            set_number=None if detector.set_size is None else number,
+        )
+        if index in filled.reasons:
+            yield line(reason=filled.reasons[index])
+        else:
+            reported = p_values[index] <= false_positive_rate
+            yield line(score=scores[index], p_value=p_values[index], reported=reported)
 
 
 def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Generator[B, None, None]:
@@ -148,91 +239,3 @@ def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Generator[B, No
                 del ready
         if coming is not None:
             yield coming.result()
-
-
-def rows(path: str | os.PathLike[str]) -> Iterator[Row]:
-    """The lines of a file that `judge` wrote, one at a time."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        for line in csv.DictReader(file):
-            yield Row(
-                int(line["index"]),
-                line["file"],
-                float(line["score"]),
-                float(line["p_value"]),
-                line["reported"] == "1",
-            )
-
-
-def summary(path: str | os.PathLike[str], *, suspects: int = 32, scores: int = 10_000) -> Summary:
-    """Read results once, in memory that does not grow with them.
-
-    Args:
-        path: written by `judge`.
-        suspects: reported images to list, at most.
-        scores: scores to keep, at most.
-    """
-    judged = reported = unjudged = 0
-    worst: list[tuple[float, int, Row]] = []
-    kept, stride = [], 1
-    for row in rows(path):
-        if math.isnan(row.p_value):
-            unjudged += 1
-            continue
-        if judged % stride == 0:
-            kept.append(row.score)
-            if len(kept) > scores:
-                kept, stride = kept[::2], 2 * stride
-        judged += 1
-        if row.reported:
-            reported += 1
-            heapq.heappush(worst, (row.score, -row.index, row))
-            if len(worst) > suspects:
-                heapq.heappop(worst)
-    ranked = [row for _, _, row in sorted(worst, reverse=True)]
-    return Summary(judged, reported, unjudged, ranked, np.array(kept, np.float32))
-
-
-_HEADER = (",".join(Row._fields) + "\n").encode()
-
-
-def _cuts(n: int, set_size: int) -> list[int]:
-    """Where sets begin, and the end of the last."""
-    if set_size < 1:
-        raise ValueError(f"a set of {set_size} images: give at least 1")
-    sets = max(1, n // set_size)
-    return [i * n // sets for i in range(sets + 1)]
-
-
-def _head(images: Images, index: int) -> bytes:
-    """The part of an image's line that is known before it is judged."""
-    text = io.StringIO()
-    name = re.sub(r"[\r\n]", "?", images.names[index]) if images.names else ""
-    csv.writer(text, lineterminator="").writerow((index, name, ""))
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _keep_whole_sets(path: Path, images: Images, cuts: list[int]) -> int:
-    """Cut a file of results off behind its last whole set, and say how many images it holds."""
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        header = file.readline()
-        if header != _HEADER:
-            if not _HEADER.startswith(header):
-                raise ValueError(f"{path} is not a file of results: choose another")
-            header = b""
-        cuts_at = set(cuts)
-        done, end, position = 0, len(header), len(header)
-        for index, line in enumerate(file):
-            if not line.endswith(b"\n"):
-                break
-            if index >= len(images) or not line.startswith(_head(images, index)):
-                raise ValueError(
-                    f"{path} holds the results of other images (line {index + 2}): choose another "
-                    "file"
-                )
-            position += len(line)
-            if index + 1 in cuts_at:
-                done, end = index + 1, position
-    os.truncate(path, end)
-    return done

@@ -146,3 +146,112 @@ def test_no_images_to_judge_have_no_p_values():
 
     fitted = detector.fit(score, constant_images(1, 2, 3))
     assert detector.p_values(fitted, constant_images()).shape == (0,)
+
+
+# ------------------------------------------------------------------------------------------- sets
+
+
+def above_its_set(images):
+    """A batch score: how far an image is from the mean of those it arrives with."""
+    values = brightness(np.asarray(images, np.float32))
+    return np.abs(values - values.mean())
+
+
+def needs_many(images):
+    """A batch score that refuses small sets, as `batch_norm_delta` does."""
+    if len(images) < 30:
+        raise ValueError("give more images")
+    return above_its_set(images)
+
+
+@pytest.mark.parametrize("score", [above_its_set, needs_many])
+def test_a_batch_score_is_refused_without_the_size_of_sets(score):
+    images = random_images(40, seed=5)
+    with pytest.raises(ValueError, match=r"depends on the images that it arrives with.* set_size"):
+        detector.fit(score, images)
+    assert len(detector.fit(score, random_images(120, seed=5), set_size=30).null) == 4
+
+
+def test_images_are_dealt_to_sets_of_one_size_each_once():
+    for n, size in ((7, 7), (8, 7), (20, 6), (64, 1)):
+        sets = list(detector.deal(n, size, seed=3))
+        assert all(len(np.unique(chosen)) == size for chosen in sets)
+        order = np.concatenate(sets)
+        np.testing.assert_array_equal(np.sort(order[:n]), np.arange(n))
+        np.testing.assert_array_equal(order[n:], order[: len(order) - n])
+    assert any(
+        np.any(a != b) for a, b in zip(detector.deal(20, 6), detector.deal(20, 6, 1), strict=True)
+    )
+    for n, size, why in ((5, 6, "do not fill a set of 6"), (5, 0, "at least 1")):
+        with pytest.raises(ValueError, match=why):
+            list(detector.deal(n, size))
+
+
+def test_the_p_value_of_a_set_is_that_of_its_mean_among_trusted_sets():
+    trusted, images = random_images(50, seed=6), random_images(25, seed=7)
+    fitted = detector.fit(above_its_set, trusted, set_size=10)
+    null = [above_its_set(trusted[np.sort(c)]).mean() for c in detector.deal(50, 10)]
+    np.testing.assert_allclose(fitted.null, np.sort(null), rtol=1e-6)
+    p = detector.p_values(fitted, images, seed=2)
+    own = np.concatenate(list(detector.deal(25, 10, 2)))[:25]
+    for number, chosen in enumerate(detector.deal(25, 10, 2)):
+        statistic = above_its_set(images[np.sort(chosen)]).mean()
+        want = (1 + np.sum(np.array(null) >= statistic)) / 6
+        np.testing.assert_allclose(p[own[10 * number : 10 * number + 10]], want)
+    assert len(set(p)) > 1
+    with pytest.raises(ValueError, match="9 images do not fill a set of 10"):
+        detector.p_values(fitted, images[:9])
+    with pytest.raises(ValueError, match="a set of 9 images, but the detector was calibrated on"):
+        detector.judge(fitted, images[:9])
+    with pytest.raises(ValueError, match=r"5 trusted sets of 10 images give p-values from 0\.167"):
+        detector.decide(fitted, images, false_positive_rate=0.05)
+
+
+@pytest.mark.parametrize("arrive", ["shuffled", "sorted"])
+def test_sets_of_trusted_images_are_reported_at_the_rate_that_was_asked_for(arrive):
+    """Whatever the order in which they arrive, even sorted as folders of classes are."""
+    size, repeats, reported = 8, 1500, 0
+    for seed in range(repeats):
+        images = random_images(9 * size + 2 * size, seed)
+        fitted = detector.fit(above_its_set, images[: 9 * size], set_size=size, seed=seed)
+        fresh = images[9 * size :]
+        if arrive == "sorted":
+            fresh = fresh[np.argsort(brightness(fresh))]
+        # One set of the two, since they share the null: the first that is dealt.
+        image = next(detector.deal(len(fresh), size, seed))[0]
+        reported += detector.decide(fitted, fresh, false_positive_rate=0.1, seed=seed)[image]
+    low, high = binom.interval(0.99, repeats, 0.1)
+    assert low <= reported <= high
+
+
+def test_one_calibration_realises_a_rate_in_its_interval():
+    """The share of fresh images beyond the threshold, over calibrations: Beta, not the rate."""
+    n, rate, repeats = 99, 0.1, 2000
+    thresholds = np.sort(np.random.default_rng(8).random((repeats, n)), 1)
+    # Uniform scores: an image is reported where at most 9 null scores are as high as its own.
+    realised = 1 - thresholds[:, n - 10]
+    fitted = detector.Detector(continuous, thresholds[0].astype(np.float32), frozenset())
+    p = detector.p_values_of(
+        np.array([thresholds[0, n - 10] - 1e-6, thresholds[0, n - 10] + 1e-6]), thresholds[0]
+    )
+    assert p[0] > rate >= p[1]
+    for confidence in (0.9, 0.99):
+        low, high = detector.rate_interval(fitted, rate, confidence=confidence)
+        inside = np.sum((low <= realised) & (realised <= high))
+        few, many = binom.interval(0.999, repeats, confidence)
+        assert few <= inside <= many
+    with pytest.raises(ValueError, match="cannot be held"):
+        detector.rate_interval(fitted, 0.001)
+
+
+def test_a_fingerprint_follows_null_images_and_sets():
+    images = random_images(40, seed=9)
+    one = detector.fit(brightness, images)
+    assert detector.fingerprint(one) == detector.fingerprint(detector.fit(brightness, images))
+    others = [
+        one._replace(null=np.nextafter(one.null, np.float32(np.inf))),
+        one._replace(seen=frozenset(list(one.seen)[1:])),
+        one._replace(set_size=40),
+        detector.fit(lambda x: 2 * brightness(x), images),
+    ]
+    assert len({detector.fingerprint(d) for d in [one, *others]}) == 5

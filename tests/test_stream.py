@@ -1,5 +1,6 @@
 """Images that outgrow memory: slices are what `load` gives; results resume to the byte."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from test_files import noise, png, write_idx, write_images
 
 from jaxood import data, detector, stream
 from jaxood.data import DataError
+from jaxood.integrity import Changed, Locked
 
 
 @pytest.fixture
@@ -105,26 +108,26 @@ def test_slices_must_be_plain():
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damage_shows_when_it_is_read(rng, tmp_path, save):
+def test_damage_shows_before_the_first_image_is_used(rng, tmp_path, save):
     path = tmp_path / "a.npz"
-    save(path, x_test=noise(rng, 4000, 8, 8, 3))
+    save(path, x_test=noise(rng, 400, 8, 8, 3))
     whole = bytearray(path.read_bytes())
     whole[len(whole) * 3 // 4] ^= 255
     path.write_bytes(whole)
-    images = data.open(path)
-    assert len(images[:100]) == 100
     with pytest.raises(DataError, match=r"a\.npz: damaged .npz file"):
-        for start in range(100, 4000, 100):
-            images[start : start + 100]
+        data.open(path)
 
 
 def test_an_array_that_ends_too_early(rng, tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, noise(rng, 20, 8, 8, 3))
+    images = data.open(path)
     path.write_bytes(path.read_bytes()[:-1])
-    assert len(data.open(path)[:19]) == 19
-    with pytest.raises(DataError, match=r"damaged .npy file .*ends too early.* write it again"):
-        data.load(path)
+    with pytest.raises(DataError, match=r"damaged .npy file .* write it again"):
+        data.open(path)
+    assert len(images[:19]) == 19  # it was opened when it was whole
+    with pytest.raises(DataError, match=r"damaged .npy file .*become shorter.* write it again"):
+        images[:]
 
 
 def test_an_image_unlike_the_first_is_refused_in_any_piece(rng, tmp_path):
@@ -189,25 +192,66 @@ def test_results_are_those_of_the_detector(rng, tmp_path, judge_brightness):
     np.testing.assert_array_equal([row.reported for row in found], decided)
 
 
-@pytest.mark.parametrize(("n", "sizes"), [(5, [5]), (15, [15]), (16, [8, 8]), (29, [9, 10, 10])])
-def test_sets_are_those_that_the_detector_is_fitted_on(n, sizes, rng, tmp_path):
-    """None is smaller than set_size, unless there are fewer images at all."""
-    np.save(tmp_path / "new.npy", noise(rng, n, 4, 4, 1))
-    images = data.open(tmp_path / "new.npy")
+@pytest.mark.parametrize(("n", "size"), [(8, 8), (15, 8), (29, 8)])
+def test_sets_are_dealt_by_a_shuffle_and_all_of_one_size(n, size, rng, tmp_path):
+    pixels = noise(rng, n, 4, 4, 1)
+    np.save(tmp_path / "new.npy", pixels)
+    images, path = data.open(tmp_path / "new.npy"), tmp_path / "scores.csv"
     seen = []
 
     def score(x):
-        seen.append(len(x))
+        seen.append(np.asarray(x))
         return among_its_set(x)
 
-    judge = detector.fit(score, noise(rng, n, 4, 4, 1), set_size=8)
-    fitted, seen[:] = sorted(seen), []
-    stream.judge(judge, images, tmp_path / "scores.csv", set_size=8, false_positive_rate=0.5)
-    assert sorted(seen) == sizes == fitted
-    cuts = np.cumsum(seen)[:-1]
-    want = np.concatenate([among_its_set(x) for x in np.split(images[:], cuts)])
-    rows = stream.rows(tmp_path / "scores.csv")
-    np.testing.assert_array_equal(np.array([row.score for row in rows], np.float32), want)
+    judge = detector.fit(score, noise(rng, 5 * size + 3, 4, 4, 1), set_size=size)
+    assert [len(x) for x in seen] == [size] * 5 and len(judge.null) == 5
+    seen.clear()
+    stream.judge(judge, images, path, false_positive_rate=0.5)
+    assert [len(x) for x in seen] == [size] * -(-n // size)
+    batches, found = list(seen), list(stream.rows(path))
+    assert sorted(row.index for row in found) == list(range(n))
+    dealt = [row.index for row in found]
+    assert dealt != sorted(dealt) or n == size
+    assert all(dealt[i : i + size] == sorted(dealt[i : i + size]) for i in range(0, n, size))
+    for row in found:
+        assert row.set is not None
+        batch = batches[row.set]
+        place = np.flatnonzero((batch == pixels[row.index]).all((1, 2, 3)))
+        assert row.score == among_its_set(batch)[place[0]]
+    # All images of a set share its p-value, which is that of `detector.p_values`.
+    want = detector.p_values(judge, pixels)
+    np.testing.assert_allclose([row.p_value for row in found], want[dealt], rtol=1e-5)
+    found = stream.summary(path)
+    assert found.sets == -(-n // size)
+    assert found.reported_sets == sum(p <= 0.5 for p in set_p_values(judge, batches))
+
+
+def set_p_values(judge, batches):
+    means = np.array([among_its_set(x).mean(dtype=np.float64) for x in batches], np.float32)
+    return detector.p_values_of(means, judge.null)
+
+
+def test_a_detector_of_sets_refuses_other_sets(rng, tmp_path):
+    np.save(tmp_path / "new.npy", noise(rng, 20, 4, 4, 1))
+    images = data.open(tmp_path / "new.npy")
+    judge = detector.fit(among_its_set, noise(rng, 40, 4, 4, 1), set_size=8)
+    with pytest.raises(ValueError, match="calibrated on sets of 8 images and judges no sets of 10"):
+        stream.judge(judge, images, tmp_path / "scores.csv", set_size=10, false_positive_rate=0.5)
+    judge = judge._replace(set_size=21)
+    with pytest.raises(ValueError, match="20 images do not fill a set of 21"):
+        stream.judge(judge, images, tmp_path / "scores.csv", false_positive_rate=0.5)
+
+
+def test_sets_from_a_compressed_file_are_those_from_a_plain_one(rng, tmp_path):
+    pixels = noise(rng, 50, 4, 4, 1)
+    np.save(tmp_path / "new.npy", pixels)
+    np.savez_compressed(tmp_path / "new.npz", pixels)
+    judge = detector.fit(among_its_set, noise(rng, 40, 4, 4, 1), set_size=8)
+    for name in ("new.npy", "new.npz"):
+        images = data.open(tmp_path / name)
+        assert images.random_access == (name == "new.npy")
+        stream.judge(judge, images, tmp_path / f"{name}.csv", false_positive_rate=0.5)
+    assert (tmp_path / "new.npy.csv").read_bytes() == (tmp_path / "new.npz.csv").read_bytes()
 
 
 def test_images_that_were_calibrated_on_are_not_judged(rng, tmp_path):
@@ -218,65 +262,204 @@ def test_images_that_were_calibrated_on_are_not_judged(rng, tmp_path):
     p_values = np.array([row.p_value for row in stream.rows(tmp_path / "scores.csv")])
     assert np.isnan(p_values[:10]).all() and not np.isnan(p_values[10:]).any()
     found = stream.summary(tmp_path / "scores.csv")
-    assert (found.images, found.known) == (20, 10)
+    assert (found.images, found.known, found.damaged) == (20, 10, 0)
+
+
+def test_images_that_cannot_be_judged_have_a_line_and_others_take_their_place(rng, tmp_path):
+    """Damaged, gone, of another size, or calibrated on; in sets as one by one."""
+    pixels = noise(rng, 40, 4, 4, 1)
+    write_images(tmp_path / "new", pixels)
+    (tmp_path / "new" / "003.png").write_bytes(b"no image")
+    (tmp_path / "new" / "020.png").write_bytes(png(noise(rng, 5, 4)))
+    images = data.open(tmp_path / "new")
+    (tmp_path / "new" / "031.png").unlink()  # after it was listed
+    trusted = np.concatenate([noise(rng, 39, 4, 4, 1), pixels[[7]]])
+    good = np.delete(pixels, [3, 7, 20, 31], axis=0)
+    for set_size, score in ((None, brightness), (8, among_its_set)):
+        path, batches = tmp_path / f"{set_size}.csv", []
+
+        def seen(x, score=score, batches=batches):
+            batches.append(np.asarray(x))
+            return score(x)
+
+        judge = detector.fit(seen, trusted, set_size=set_size)
+        batches.clear()
+        for _ in range(2):  # written, then found complete
+            stream.judge(judge, images, path, false_positive_rate=0.5)
+            found = {row.index: row for row in stream.rows(path)}
+            assert len(found) == 40
+            assert {i for i, row in found.items() if row.reason} == {3, 7, 20, 31}
+            assert all(np.isnan(found[i].p_value) and not found[i].reported for i in (3, 7, 20, 31))
+            assert "003.png: not a readable image" in found[3].reason
+            assert "calibrated on" in found[7].reason and "image is (5, 4)" in found[20].reason
+            assert "031.png" in found[31].reason
+        every = np.concatenate(batches)
+        if set_size is None:
+            np.testing.assert_array_equal(every, good)
+        else:
+            assert [len(x) for x in batches] == [8] * 5
+            assert all(len(np.unique(x, axis=0)) == 8 for x in batches)
+            assert {x.tobytes() for x in every} == {x.tobytes() for x in good}
+        found = stream.summary(path)
+        assert (found.images, found.known, found.damaged) == (36, 1, 3)
+        assert {row.file for row in found.unread} == {"003.png", "020.png", "031.png"}
+
+
+def test_too_few_good_images_for_a_set_are_an_error_that_says_so(rng, tmp_path):
+    write_images(tmp_path / "new", noise(rng, 8, 4, 4, 1))
+    images = data.open(tmp_path / "new")
+    (tmp_path / "new" / "003.png").write_bytes(b"no image")
+    judge = detector.fit(among_its_set, noise(rng, 40, 4, 4, 1), set_size=8)
+    with pytest.raises(DataError, match="only 7 of 8 images can be judged"):
+        stream.judge(judge, images, tmp_path / "scores.csv", false_positive_rate=0.5)
 
 
 def test_names_of_files_survive_whatever_is_in_them(rng, tmp_path, judge_brightness):
     folder = tmp_path / "new"
     write_images(folder, noise(rng, 1, 4, 4, 1))
-    names = ['a,"b".png', "line\nbreak.png", os.fsdecode(b"\xff.png"), "é.png"]
+    names = [
+        'a,"b".png',
+        "line\nbreak.png",
+        os.fsdecode(b"\xff.png"),
+        "é.png",
+        "=1+1.png",
+        "-a.png",
+    ]
+    names += [
+        "+a.png",
+        "@a.png",
+        "\x1b[31mred.png",
+        "back\\slash\\n.png",
+        "\u202egnp.a.png",
+        "'.png",
+    ]
     for name in names:
         (folder / name).write_bytes((folder / "000.png").read_bytes())
     images = data.open(folder)
     for _ in range(2):  # written, then found complete
         stream.judge(judge_brightness, images, tmp_path / "scores.csv")
         found = [row.file for row in stream.rows(tmp_path / "scores.csv")]
-        assert found == [name.replace("\n", "?") for name in sorted(["000.png", *names])]
+        assert found == sorted(["000.png", *names])
+    text = (tmp_path / "scores.csv").read_bytes().decode()
+    assert all(character.isprintable() for line in text.split("\n") for character in line)
+    assert not [row for row in csv.reader(text.splitlines()) if row[1][:1] in ("=", "+", "-", "@")]
 
 
-def test_a_stopped_run_resumes_to_the_byte_wherever_it_was_cut(rng, tmp_path):
+@pytest.mark.parametrize("set_size", [None, 5])
+def test_a_stopped_run_resumes_to_the_byte_wherever_it_was_cut(set_size, rng, tmp_path):
     write_images(tmp_path / "new", noise(rng, 23, 4, 4, 1))
+    (tmp_path / "new" / "011.png").write_bytes(b"no image")
     images, path = data.open(tmp_path / "new"), tmp_path / "scores.csv"
-    judge = detector.fit(among_its_set, noise(rng, 99, 4, 4, 1), set_size=5)
-    stream.judge(judge, images, path, set_size=5)
+    score = among_its_set if set_size else brightness
+    judge = detector.fit(score, noise(rng, 99, 4, 4, 1), set_size=set_size)
+    options: Any = {"false_positive_rate": 0.1, "set_size": 5}
+    stream.judge(judge, images, path, **options)
     whole = path.read_bytes()
     calls = []
-    judge = judge._replace(score=lambda x: calls.append(len(x)) or among_its_set(x))
-    for length in range(0, len(whole), 9):
+    judge = judge._replace(score=lambda x: calls.append(len(x)) or score(x))
+    for length in range(0, len(whole), 23):
         path.write_bytes(whole[:length])
-        stream.judge(judge, images, path, set_size=5)
+        stream.judge(judge, images, path, **options)
         assert path.read_bytes() == whole
     calls.clear()
-    stream.judge(judge, images, path, set_size=5)
+    stream.judge(judge, images, path, **options)
     assert path.read_bytes() == whole and not calls  # nothing is scored twice
 
 
 def test_results_of_something_else_are_refused_and_kept(rng, tmp_path, judge_brightness):
-    write_images(tmp_path / "new", noise(rng, 3, 4, 4, 1))
-    write_images(tmp_path / "other", noise(rng, 3, 4, 4, 1), suffix="b.png")
+    pixels = noise(rng, 9, 4, 4, 1)
+    write_images(tmp_path / "new", pixels)
+    write_images(tmp_path / "other", pixels, suffix="b.png")
     images, path = data.open(tmp_path / "new"), tmp_path / "scores.csv"
     path.write_text("years of work\n")
     with pytest.raises(ValueError, match="not a file of results"):
         stream.judge(judge_brightness, images, path)
     assert path.read_text() == "years of work\n"
     path.unlink()
-    stream.judge(judge_brightness, images, path)
+    stream.judge(judge_brightness, images, path, set_size=4)
     whole = path.read_bytes()
-    with pytest.raises(ValueError, match=r"results of other images \(line 2\)"):
-        stream.judge(judge_brightness, data.open(tmp_path / "other"), path)
+    another = detector.fit(brightness, noise(rng, 99, 4, 4, 1))
+    swapped = detector.fit(
+        lambda x: 1.001 * brightness(x), noise(np.random.default_rng(0), 99, 4, 4, 1)
+    )
+    for judge, options, why in (
+        (another, {}, "detector"),
+        (swapped, {}, "detector"),
+        (judge_brightness, {"set_size": 5}, r"set size .4, now 5."),
+        (judge_brightness, {"false_positive_rate": 0.1}, r"false-positive rate .0.05, now 0.1."),
+        (judge_brightness, {"seed": 1}, r"seed .0, now 1."),
+    ):
+        with pytest.raises(Changed, match=why):
+            stream.judge(judge, images, path, **{"set_size": 4, **options})
+    with pytest.raises(Changed, match=r"line 2 of .* is not that of image 0 \(000b.png\)"):
+        stream.judge(judge_brightness, data.open(tmp_path / "other"), path, set_size=4)
+    pixels[6, 0, 0] ^= 1
+    write_images(tmp_path / "new", pixels)  # other pixels under the same names
+    with pytest.raises(Changed, match=r"line 8 of .* is not that of image 6 \(006.png\)"):
+        stream.judge(judge_brightness, images, path, set_size=4)
+    np.save(tmp_path / "fewer.npy", pixels[:8])
+    with pytest.raises(Changed, match="images"):
+        stream.judge(judge_brightness, data.open(tmp_path / "fewer.npy"), path, set_size=4)
     assert path.read_bytes() == whole
 
 
-def test_what_was_judged_before_an_error_is_kept(rng, tmp_path, judge_brightness):
-    write_images(tmp_path / "new", noise(rng, 12, 4, 4, 1))
-    good = (tmp_path / "new" / "009.png").read_bytes()
-    (tmp_path / "new" / "009.png").write_bytes(good[:20])
+def test_a_flipped_bit_in_the_results_is_refused_or_mended(rng, tmp_path, judge_brightness):
+    """Anywhere in the file and in what lies beside it; a torn end is scored again."""
+    write_images(tmp_path / "new", noise(rng, 6, 4, 4, 1))
     images, path = data.open(tmp_path / "new"), tmp_path / "scores.csv"
-    with pytest.raises(DataError, match=r"009.png: not a readable image"):
+    beside = tmp_path / "scores.csv.json"
+    stream.judge(judge_brightness, images, path, set_size=2)
+    whole, settings = path.read_bytes(), beside.read_bytes()
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole + settings)
+        place = rng.integers(len(damaged))
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged[: len(whole)])
+        beside.write_bytes(damaged[len(whole) :])
+        before = path.read_bytes(), beside.read_bytes()
+        try:
+            stream.judge(judge_brightness, images, path, set_size=2)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            assert (path.read_bytes(), beside.read_bytes()) == before
+            refused += 1
+        else:
+            assert path.read_bytes() == whole
+    assert refused > 180
+
+
+def test_two_at_once_on_one_file_are_refused(rng, tmp_path):
+    np.save(tmp_path / "new.npy", noise(rng, 20, 4, 4, 1))
+    images, path = data.open(tmp_path / "new.npy"), tmp_path / "scores.csv"
+    refusals = []
+
+    def score(x):
+        if len(x) == 4:
+            with pytest.raises(Locked, match=r"another process writes to .*scores\.csv"):
+                stream.judge(judge_alone, images, path, set_size=4)
+            refusals.append(path.read_bytes())
+        return brightness(x)
+
+    trusted = noise(rng, 99, 4, 4, 1)
+    judge_alone = detector.fit(brightness, trusted)
+    stream.judge(detector.fit(score, trusted), images, path, set_size=4)
+    assert len(refusals) == 5
+    stream.judge(judge_alone, images, tmp_path / "alone.csv", set_size=4)
+    assert path.read_bytes() == (tmp_path / "alone.csv").read_bytes()
+
+
+def test_what_was_judged_before_an_error_is_kept(rng, tmp_path, judge_brightness):
+    pixels = noise(rng, 12, 4, 4, 1)
+    np.save(tmp_path / "new.npy", pixels)
+    good = (tmp_path / "new.npy").read_bytes()
+    images, path = data.open(tmp_path / "new.npy"), tmp_path / "scores.csv"
+    (tmp_path / "new.npy").write_bytes(good[:-30])  # while it is read
+    with pytest.raises(DataError, match=r"new.npy: damaged .npy file"):
         stream.judge(judge_brightness, images, path, set_size=4)
     assert len(list(stream.rows(path))) == 8
-    (tmp_path / "new" / "009.png").write_bytes(good)
-    stream.judge(judge_brightness, images, path, set_size=4)
+    (tmp_path / "new.npy").write_bytes(good)
+    stream.judge(judge_brightness, data.open(tmp_path / "new.npy"), path, set_size=4)
     assert len(list(stream.rows(path))) == 12
     with pytest.raises(ValueError, match="false-positive rate"):
         stream.judge(judge_brightness, images, path, false_positive_rate=0.001)
@@ -288,10 +471,10 @@ def test_summary(tmp_path):
     """Against the same things from all rows at once."""
     path, n = tmp_path / "scores.csv", 1000
     values = np.random.default_rng(0).permutation(n)
-    lines = [f"{i},,{v},{(n - v) / n:.6g},{v >= 900:d}\n" for i, v in enumerate(values)]
-    path.write_text("index,file,score,p_value,reported\n" + "".join(lines))
+    lines = [f"{i},,,{v},{(n - v) / n:.6g},{v >= 900:d},,\n" for i, v in enumerate(values)]
+    path.write_text("index,file,set,score,p_value,reported,reason,digest\n" + "".join(lines))
     found = stream.summary(path, suspects=10, scores=99)
-    assert (found.images, found.reported, found.known) == (1000, 100, 0)
+    assert (found.images, found.reported, found.sets, found.known) == (1000, 100, 0, 0)
     assert [row.score for row in found.suspects] == list(range(999, 989, -1))
     assert 50 <= len(found.scores) <= 99
     np.testing.assert_array_equal(found.scores, values[:: n // len(found.scores) + 1])

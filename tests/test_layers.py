@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import initial
+from conftest import initial, perturb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 
 from jaxood import layers
 
@@ -107,6 +108,41 @@ def test_residual_network_starts_at_zero_and_does_not_stay_there():
     assert any(np.any(np.asarray(kernel[0]) != np.asarray(kernel[1])) for kernel in kernels)
     moved = jax.tree.map(lambda leaf: leaf + 0.1, variables)
     assert np.abs(apply(moved, x)).min() > 0
+
+
+def test_residual_network_layer_by_layer(float64):
+    """Pre-activation (He et al. 2016): BatchNorm, ReLU, convolution; nothing before the first."""
+    (x,) = arrays((2, 5, 4, 2), dtype=np.float64)
+    net: Any = layers.ResNet(channels=3, blocks=2, out_channels=5)
+    shapes = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), x)
+    variables = perturb(jax.tree.map(lambda s: np.zeros(s.shape), shapes), scale=0.5)
+    variables = jax.tree.map(np.float64, variables)
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def convolve(h, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(h, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+    def activated(h, norm, moments):
+        deviation = np.sqrt(moments["var"] + 1e-5)
+        return np.maximum(norm["scale"] * (h - moments["mean"]) / deviation + norm["bias"], 0)
+
+    def one_of(tree, i):
+        return jax.tree.map(lambda leaf: leaf[i], tree)
+
+    h = convolve(x, params["Conv_0"]["kernel"])
+    for i in range(2):
+        block, moments = one_of(params["blocks"], i), one_of(stats["blocks"], i)
+        inner = h
+        for layer in ("0", "1"):
+            norm = f"BatchNorm_{layer}"
+            inner = activated(np.asarray(inner), block[norm], moments[norm])
+            inner = convolve(inner, block[f"Conv_{layer}"]["kernel"])
+        h = h + inner
+    h = activated(np.asarray(h), params["BatchNorm_0"], stats["BatchNorm_0"])
+    expected = convolve(h, params["Conv_1"]["kernel"]) + params["Conv_1"]["bias"]
+    found = jax.jit(functools.partial(net.apply, train=False))(variables, x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
 def test_every_parameter_matters_in_training_mode():

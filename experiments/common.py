@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import platform
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -16,16 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import numpy as np
 import tyro
 
-from jaxood import data, parallel
-from jaxood.checkpoint import Unreadable
+from experiments.store import Scores as Scores
+from jaxood import data, integrity, messages, parallel
 from jaxood.data import DataError
+from jaxood.integrity import Damaged, IntegrityError
 from jaxood.record import write_file
 from jaxood.train import Diverged
 
 
+@messages.carried
 class UsageError(ValueError):
     """What was asked for cannot be done here; the message says what to do instead."""
 
@@ -77,7 +76,7 @@ def run(main: Callable, config_type: type, description: str | None):
     try:
         main(config)
         parallel.wait_for_all()
-    except (UsageError, DataError, Diverged, Unreadable) as error:
+    except (UsageError, DataError, Diverged, IntegrityError) as error:
         _exit(f"error: {error}")
     except KeyboardInterrupt:
         _exit("\nstopped: the same command goes on from the last checkpoint")
@@ -91,6 +90,9 @@ def run(main: Callable, config_type: type, description: str | None):
             "error: another process of this run ended, or cannot be reached. Start all of them "
             f"again: they go on from the last checkpoint. ({error})"
         )
+    finally:
+        while _locks:
+            _locks.popitem()[1].close()
     _last_words.take_back()
 
 
@@ -179,8 +181,24 @@ def use_platform(name: str):
         ) from error
 
 
+_locks: dict[Path, contextlib.ExitStack] = {}
+"""On the folders of this process's runs, until `run` ends, or the process does."""
+
+
+@contextlib.contextmanager
+def _locked(out: Path):
+    """Lock the folder of a run; where an error follows, another run may have it at once."""
+    with contextlib.ExitStack() as lock:
+        if out.resolve() not in _locks:
+            lock.enter_context(integrity.lock(out))
+        yield
+        _locks.setdefault(out.resolve(), lock.pop_all())
+
+
 def open_run(out: Path, experiment: str, config: Flags, **found) -> Path:
     """Make the run folder, or find in it the same run to resume; process 0 does.
+
+    No other process can open it until this one ends, or `run` does.
 
     Args:
         out: the folder.
@@ -193,28 +211,53 @@ def open_run(out: Path, experiment: str, config: Flags, **found) -> Path:
 
     Raises:
         UsageError: if the folder holds another configuration, or files of something else.
+        integrity.Damaged: if its ``config.json`` cannot be read.
+        integrity.Locked: if another run is at work in it.
     """
     return parallel.on_writer(_open_run, out, experiment, config, found)
 
 
 def _open_run(out: Path, experiment: str, config: Flags, found: dict) -> Path:
     text = json.dumps(settings(experiment, config) | found, indent=2, default=str) + "\n"
-    file = out / "config.json"
-    if not file.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"--out {out} holds something that is not a run: choose a new folder")
-        write_file(file, text.encode())
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: choose a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        file = out / "config.json"
+        if not file.exists():
+            # A run that was killed at once may have left a part of this file.
+            if any(not p.name.startswith(".config.json.") for p in out.iterdir()):
+                raise UsageError(
+                    f"--out {out} holds something that is not a run: choose a new folder"
+                )
+            write_file(file, text.encode())
+            return out
+        old, new = read_settings(out), json.loads(text)
+        changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+        if changed:
+            what = ", ".join(f"{k} = {old.get(k)} (now {new.get(k)})" for k in changed)
+            raise UsageError(f"--out {out} holds another run, with {what}: choose another folder")
         return out
+
+
+def read_settings(run: Path) -> dict:
+    """The settings of a run, from its ``config.json``.
+
+    Args:
+        run: its folder.
+
+    Raises:
+        OSError: if there is no such file.
+        integrity.Damaged: if it holds no settings.
+    """
+    file = run / "config.json"
     try:
-        old = json.loads(file.read_text())
-    except ValueError as error:
-        raise UsageError(f"{file} is not valid JSON: choose another --out") from error
-    new = json.loads(text)
-    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-    if changed:
-        what = ", ".join(f"{k} = {old.get(k)} (now {new.get(k)})" for k in changed)
-        raise UsageError(f"--out {out} holds another run, with {what}: choose another folder")
-    return out
+        found = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{file} is not valid JSON: choose another folder") from error
+    if not isinstance(found, dict):
+        raise Damaged(f"{file} does not hold the settings of a run: choose another folder")
+    return found
 
 
 def settings(experiment: str, config: Flags) -> dict:
@@ -237,8 +280,8 @@ def finished_part(run: Path, flag: str, wanted: Mapping, part: str) -> Path:
         UsageError: if the run has other settings, or has not finished.
     """
     try:
-        found = json.loads((run / "config.json").read_text())
-    except (OSError, ValueError) as error:
+        found = read_settings(run)
+    except (OSError, Damaged) as error:
         raise UsageError(
             f"{flag} {run} has no config.json that can be read: give the folder of a finished run "
             f"of {wanted['experiment']}"
@@ -293,44 +336,3 @@ def load_ood(names: Sequence[str], *, trusted: str, shape: tuple[int, ...], data
     if not found:
         raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
     return found, absent
-
-
-class Scores:
-    """Arrays by name in one ``scores.npz``: what was computed once is not computed again.
-
-    Process 0 reads and writes the file; all have the arrays.
-    """
-
-    def __init__(self, path: Path):
-        """Open ``path``, or start empty where there is no such file."""
-        self.path = path
-        self.arrays: dict[str, np.ndarray] = parallel.on_writer(_load_arrays, path)
-
-    def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array ``name``; computed, and written to disk with all others, if it is new."""
-        if name not in self.arrays:
-            self.put({name: compute()})
-        return self.arrays[name]
-
-    def put(self, arrays: Mapping[str, np.ndarray]):
-        """Keep arrays, and write them to disk with all others."""
-        self.arrays |= arrays
-        if not parallel.is_writer():
-            return
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **self.arrays)  # pyright: ignore[reportArgumentType]
-        write_file(self.path, buffer.getvalue())
-
-    def timed(self, name: str, compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
-        """The array ``name``, as by `get`, and the seconds that it once took to compute."""
-        start = time.monotonic()
-        values = self.get(name, compute)
-        seconds = self.get(f"seconds/{name}", lambda: np.array(time.monotonic() - start))
-        return values, float(seconds)
-
-
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxood import integrity
+from jaxood.integrity import Damaged
 from jaxood.metrics import Detection
 
 SCHEMA = 1
@@ -142,22 +144,30 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The record as JSON text; NaN and infinities, which JSON lacks, become null."""
+        """The record as JSON text, with a digest of it; NaN and infinities become null."""
         values = {"schema": SCHEMA} | _plain(self)
         if not values["extra"]:
             del values["extra"]
+        values["digest"] = _digest(values)
         return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Record":
+    def from_json(cls, text: str | bytes) -> "Record":
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError: if the text is not JSON, is of another schema, or lacks or adds a key.
+            integrity.Damaged: if the text is not what was written, or has no digest.
+            ValueError: if the text is of another schema, or lacks or adds a key.
         """
-        values = json.loads(text)
-        if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Damaged(f"This results record is not valid JSON ({error}): {_AGAIN}") from error
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise ValueError(f"This is not a results record of schema {SCHEMA}.")
+        if values.pop("digest", None) != _digest(values):
+            raise Damaged(f"This results record does not fit the digest in it: {_AGAIN}")
+        del values["schema"]
         try:
             for key, row in _ROWS.items():
                 values[key] = tuple(row(**item) for item in values[key])
@@ -166,6 +176,15 @@ class Record:
             raise ValueError(
                 f"A results record of schema {SCHEMA} is malformed: {error}"
             ) from error
+
+
+_AGAIN = "run the experiment again with the same --out, which writes it anew"
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Of the record's content, however its text is laid out."""
+    text = json.dumps(values, sort_keys=True)
+    return integrity.digest(np.frombuffer(text.encode(), np.uint8))
 
 
 def _result_row(*, auroc_ci: Sequence[float | None], **values: Any) -> ResultRow:

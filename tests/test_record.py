@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from jaxood import integrity
 from jaxood.metrics import detection
-from jaxood.record import BpdRow, ModelRow, Record, ResultRow, label, write_file
+from jaxood.record import BpdRow, ModelRow, Record, ResultRow, _digest, label, write_file
 
 
 def result_row(**changes):
@@ -43,7 +44,7 @@ def test_the_record_has_the_keys_of_schema_1(record):
     assert values["schema"] == 1
     assert set(values) == {
         "schema", "experiment", "seed", "preset", "environment", "models", "bpd", "results",
-        "sweeps",
+        "sweeps", "digest",
     }  # fmt: skip
     assert set(values["models"][0]) == {"name", "in_dist", "parameters", "steps", "train_seconds"}
     assert set(values["bpd"][0]) == {"model", "dataset", "mode", "bpd", "stderr", "n"}
@@ -72,17 +73,70 @@ def test_numpy_values_become_plain_and_what_is_not_finite_null(record):
     assert again.results[0].seconds is None
 
 
-@pytest.mark.parametrize("text", ['{"schema": 2}', "[]", '{"schema": 1}', "no JSON"])
-def test_another_schema_is_refused(text):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema": 2}', "not a results record of schema 1"),
+        ("[]", "not a results record of schema 1"),
+        ('{"experiment": "e"}', "not a results record of schema 1"),
+        ('{"schema": 1}', "does not fit the digest"),
+        ("no JSON", "not valid JSON"),
+        (b"\xff\xfe\xff", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_what_is_no_record_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
         Record.from_json(text)
 
 
-def test_an_unknown_key_is_refused(record):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["results"][0].update(accuracy=1), "malformed.*accuracy"),
+        (lambda values: values.update(more=1), "malformed.*more"),
+        (lambda values: values.pop("bpd"), "malformed.*bpd"),
+        (lambda values: values["models"][0].pop("steps"), "malformed.*steps"),
+    ],
+)
+def test_another_key_than_the_schema_has_is_refused(record, change, message):
     values = json.loads(record.to_json())
-    values["results"][0]["accuracy"] = 1
-    with pytest.raises(ValueError, match=r"malformed.*accuracy"):
+    del values["digest"]
+    change(values)
+    values["digest"] = _digest(values)
+    with pytest.raises(ValueError, match=message):
         Record.from_json(json.dumps(values))
+
+
+def test_one_flipped_bit_is_refused_or_harmless(record):
+    content = record.to_json().encode()
+    places = np.random.default_rng(0).choice(8 * len(content), 200, replace=False)
+    refused = 0
+    for place in map(int, places):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            assert Record.from_json(bytes(damaged)) == record, place
+        except ValueError as error:
+            assert isinstance(error, integrity.Damaged) or "of schema 1" in str(error)
+            refused += 1
+    assert refused > 100  # between the words of JSON, a space may be another
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("realnvp", "realnvq"), ("3.27", "3.28"), ('"seed": 0', '"seed": 1'), ('"digest"', '"digit"')],
+)
+def test_an_edited_record_is_refused(record, old, new):
+    text = record.to_json()
+    assert old in text
+    with pytest.raises(integrity.Damaged, match=r"digest.*run the experiment again"):
+        Record.from_json(text.replace(old, new))
+
+
+def test_the_digest_is_of_what_is_said_not_of_its_layout(record):
+    values = json.loads(record.to_json())
+    assert Record.from_json(json.dumps(dict(reversed(values.items())))) == record
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):

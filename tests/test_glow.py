@@ -146,7 +146,7 @@ def log_prob(trained):
 
 
 def test_training_raises_the_likelihood(trained, log_prob):
-    """By 30 nats and more: from 366 to 334; and held-out digits are as likely as the trained ones."""
+    """From -366 to -334 nats; and held-out digits are as likely as those of the training."""
     _, state, x = trained
     losses = np.asarray(state.losses)
     assert losses[-5:].mean() < losses[:5].mean() - 20

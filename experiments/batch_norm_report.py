@@ -59,6 +59,7 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
     """Write record and report; returns the path of the page."""
     calibration, sizes = made.extra["calibration"], study.sizes
     low, high = calibration["realised_fpr_ci"]
+    beyond = " and ".join(f"{100 * share:.1f} %" for share in calibration["delta_fpr"].values())
     table_5 = [row for row in made.sweeps if "contamination" not in row.params]
     mixed = [row for row in made.sweeps if "contamination" in row.params]
     in_dist = label(study.in_dist)
@@ -89,8 +90,10 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
         report.Section(
             "Which images do not belong?",
             f"Every set is {sizes.images} images, judged against {sizes.images} test images of "
-            f"{in_dist}; higher scores mean more OOD, and 0.5 is guessing. The last line judges "
-            f"{in_dist} against itself and should say 0.5. Brackets are 95 % intervals. The "
+            f"{in_dist}; higher scores mean more OOD, and 0.5 is guessing. Each set is scored on "
+            f"its own. The last line judges {in_dist} against itself: 0.5, up to chance, and for Δ "
+            "up to what the images of a set have in common, which makes its brackets too narrow. "
+            "Brackets are 95 % intervals for independent images and this one training. The "
             "paper's numbers are for its own, longer-trained models." + missing,
             tables=[
                 report.detection_table(main_rows, caption="AUROC (paper, Table 2)"),
@@ -138,21 +141,21 @@ def write(study: Study, results: Results, made: record.Record, out: Path):
         ),
         report.Section(
             "Decisions that can be trusted",
-            f"p-values compare an image's Δ with those of {calibration['null_images']} held-out "
-            f"trusted images. On {calibration['n']} fresh trusted images, scored in one pool with "
-            f"those, they should be uniform: a Kolmogorov–Smirnov test gives p = "
-            f"{calibration['ks_p_value']:.3f}. At a chosen "
-            f"false-positive rate of 5 % the realised one is "
+            f"p-values compare an image's −log p(x) with those of {calibration['null_images']} "
+            f"held-out trusted images. On {calibration['n']} fresh trusted images they should be "
+            f"uniform: a Kolmogorov–Smirnov test gives p = {calibration['ks_p_value']:.3f}. At a "
+            "chosen false-positive rate of 5 % the realised one is "
             f"{100 * calibration['realised_fpr']:.1f} % (95 % interval {100 * low:.1f} to "
             f"{100 * high:.1f} %).\n\n"
-            "Scores of images that are judged together move together. A trusted "
-            f"batch of {sizes.images} images that arrives on its own, against the same null, has "
-            f"{100 * calibration['own_batch_fpr']:.1f} % of its images reported, and AUROC "
-            f"{calibration['own_batch_auroc']:.3f} against other trusted images. Calibrate in sets "
-            "of the size that will be judged (`detector.fit(..., set_size=n)`) to count that in.",
+            "Δ gives no such rate for an image: the images of a set share companions, and their "
+            "scores move together. Of two trusted sets that arrived on their own, "
+            f"{beyond} lie beyond the 95 % quantile of the calibration set. Δ judges sets: "
+            "`detector.fit(..., set_size=n)` gives p-values of whole sets, which hold whatever "
+            "moves together in them.",
             figures=[
                 report.FigureFile(
-                    "p_values.png", "p-values of fresh trusted images, and 95 % band."
+                    "p_values.png",
+                    "p-values of fresh trusted images by −log p(x), and 95 % band.",
                 )
             ],
         ),

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import batch_norm_report
 from experiments.batch_norm_results import Results, contamination_rows
-from experiments.batch_norm_study import CONTAMINATION, R1, R2, RATIOS, Study
+from experiments.batch_norm_study import CONTAMINATION, R2, RATIOS, Study
 from experiments.common import (
     Flags,
     Scores,
@@ -38,14 +38,13 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
         directory=out / "model",
     )
     log_probs, seconds = _score(study, flags, fit, images, sets, out)
-    own_batch = _own_batch(study, flags, fit, images, sets, out)
     mixed = _contaminate(study, flags, fit, images, sets, out)
     samples = _sample(flags, fit, out)
     models, members = [fit.row], {}
     if study.ensemble is not None:
         row, members = _ensemble(study, study.ensemble, flags, images, sets, out)
         models.append(row)
-    results = Results(study, images.shape[1:], log_probs, members, own_batch)
+    results = Results(study, images.shape[1:], log_probs, members)
     rows = results.rows(seconds)
     made = record.Record(
         experiment=study.experiment,
@@ -95,17 +94,13 @@ def _load(study: Study, flags: Flags):
 def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
     """Log-likelihoods ``{set: (draws, ratios, n)}`` in nats and seconds by set.
 
-    All trusted images are scored among each other and every OOD set among itself, as the paper
-    does. Images of one set share companions, so their scores move together; trusted images that
-    were scored in sets of their own would not be exchangeable. What happens to a trusted batch
-    that arrives on its own is measured by `_own_batch`.
+    Each set is scored among itself, as it would arrive: also the control and the calibration
+    images. Images of one set share companions, so their scores move together; trusted images that
+    were scored in one pool with the calibration images would look better than they do in use.
     """
     store = Scores(out / "scores.npz")
-    pool = [study.in_dist, study.control, study.null]
-    jobs = {"trusted": np.concatenate([sets[name] for name in pool])}
-    jobs |= {name: sets[name] for name in study.ood}
     log_probs, seconds = {}, {}
-    for i, (name, images) in enumerate(jobs.items()):
+    for i, (name, images) in enumerate(sets.items()):
 
         def compute(i=i, name=name, images=images):
             print(f"scoring {len(images)} images: {label(name)}", flush=True)
@@ -122,9 +117,7 @@ def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
             )
 
         log_probs[name], seconds[name] = store.timed(f"log_prob/{name}", compute)
-    cuts = np.cumsum([len(sets[name]) for name in pool])[:-1]
-    log_probs |= zip(pool, np.split(log_probs.pop("trusted"), cuts, axis=-1), strict=True)
-    return log_probs, seconds | dict.fromkeys(pool, seconds["trusted"])
+    return log_probs, seconds
 
 
 def _ensemble(study: Study, recipe: Recipe, flags: Flags, trusted, sets, out: Path):
@@ -169,17 +162,6 @@ def _sample(flags: Flags, fit: Trained, out: Path):
         f"samples, temperature {t}": store.get(f"samples/{t}", lambda t=t: compute(t))
         for t in (0.7, 1.0)
     }
-
-
-def _own_batch(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
-    """Delta ``(n,)`` of a trusted batch that is scored among itself only."""
-
-    def compute():
-        images = sets[study.control]
-        print(f"scoring {len(images)} images: {label(study.in_dist)}, on their own", flush=True)
-        return _delta(study, flags, fit, images, trusted, R1)
-
-    return Scores(out / "scores.npz").get("delta/own_batch", compute)
 
 
 def _delta(study: Study, flags: Flags, fit: Trained, images, trusted, r1):

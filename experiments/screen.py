@@ -2,19 +2,22 @@
 
 Takes the model of a finished run (quickstart, bn_fashion_mnist or bn_cifar), calibrates it on
 held-out trusted images, and judges every image of --images: a name such as svhn_cropped, a .npz or
-.npy file, or a folder of images. Images are read set by set while the model works, so memory does
-not grow with their number. scores.csv in --out grows as they are judged: position, file name,
-score (higher = more OOD), p-value, and 1 where the image is reported. Stopped at any moment, the
-same command goes on where it was. At the end report.html shows the most suspicious images.
+.npy file, or a folder of images. Images are read while the model works, so memory does not grow
+with their number. scores.csv in --out grows as they are judged: position, file name, score (higher
+= more OOD), p-value, and 1 where the image is reported. An image that cannot be read gets a line
+with the reason. Stopped at any moment, the same command goes on where it was. At the end
+report.html shows the most suspicious images.
 
 Example: python -m experiments.quickstart, then
 python -m experiments.screen --run runs/quickstart --images digits/rotated --score batch_norm_delta
+--false-positive-rate 0.1
 """
 
 import dataclasses
 import functools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -27,6 +30,7 @@ from experiments.batch_norm_study import R2, Study
 from experiments.common import UsageError
 from experiments.recipes import Trained, trained
 from jaxood import data, detector, figures, record, report, scores, stream
+from jaxood.integrity import IntegrityError
 from jaxood.record import label
 
 RUNS: dict[str, ModuleType] = {
@@ -54,15 +58,17 @@ class Config(common.Flags):
     """Split of the images, where they have several."""
     score: Literal["typicality", "neg_log_prob", "batch_norm_delta"] = "typicality"
     """typicality: is the likelihood unusual, high or low? neg_log_prob: is it low? Both judge each
-    image by itself, and hold the false-positive rate whatever else arrives. batch_norm_delta sees
-    far more, but judges an image among its set (--set-size), for images that come from one place:
-    among many OOD images, trusted ones move too and may be reported."""
+    image by itself, whatever else arrives. batch_norm_delta judges sets of images (--set-size),
+    each as a whole: a set that holds OOD images is reported with the trusted images in it."""
     false_positive_rate: float = 0.05
-    """Share of trusted images that may be reported, at most."""
-    calibration: int = 1000
-    """Held-out trusted images that the p-values are calibrated on, fewer where there are fewer."""
-    set_size: int = 256
-    """Images read, scored and written at a time; fewer than twice as many make a single set."""
+    """Share of trusted images, or of sets of trusted images, that is reported on average over
+    calibrations."""
+    calibration: int | None = None
+    """Held-out trusted images that the p-values are calibrated on, fewer where there are fewer; by
+    default 1000, or 40 sets of them for batch_norm_delta."""
+    set_size: int | None = None
+    """Images in a set that batch_norm_delta judges, by default 64; the images are dealt to sets by
+    a seeded shuffle. The other scores only read and write so many at a time, by default 1024."""
     draws: int = 2
     """Noise draws an image; of batch_norm_delta, draws of companions too."""
 
@@ -70,7 +76,7 @@ class Config(common.Flags):
 def main(config: Config):
     """Screen."""
     common.start(config)
-    if config.set_size < 1 or config.calibration < 1 or config.draws < 1:
+    if min(config.set_size or 1, config.calibration or 1, config.draws) < 1:
         raise UsageError("--set-size, --calibration and --draws are counts: give at least 1")
     if jax.process_count() > 1:
         raise UsageError(
@@ -95,6 +101,8 @@ def main(config: Config):
         devices=config.devices,
         directory=config.run / "model",
     )
+    if images.skipped:
+        print(f"{len(images.skipped)} files are not read: {_listed(images.skipped)}", flush=True)
     try:
         judge = calibrated(config, study, fit, trusted)
         start = time.monotonic()
@@ -104,16 +112,17 @@ def main(config: Config):
             out / "scores.csv",
             set_size=config.set_size,
             false_positive_rate=config.false_positive_rate,
+            seed=config.seed,
             show_progress=True,
         )
-    except data.DataError:
+    except (data.DataError, IntegrityError):
         raise
     except ValueError as error:
         raise UsageError(str(error)) from error
     seconds = time.monotonic() - start
     found = stream.summary(out / "scores.csv", suspects=SUSPECTS)
     page = _report(config, study, fit, judge, images, found, seconds, out)
-    print(f"{_headline(config, found)}\nscores: {out / 'scores.csv'}\nreport: {page}")
+    print(f"{_headline(config, judge, found)}\nscores: {out / 'scores.csv'}\nreport: {page}")
     return found
 
 
@@ -141,13 +150,16 @@ def calibrated(config: Config, study: Study, fit: Trained, trusted) -> detector.
     """The detector: the score that was asked for, and its null on held-out trusted images."""
     held_out, _ = data.load(study.in_dist, "test", config.data_dir)
     rng, key = np.random.default_rng(config.seed), jax.random.key(config.seed)
-    held_out = rng.permutation(held_out)[: config.calibration]
+    set_size = (config.set_size or 64) if config.score == "batch_norm_delta" else None
+    held_out = rng.permutation(held_out)[
+        : config.calibration or (40 * set_size if set_size else 1000)
+    ]
     print(f"calibrating on {len(held_out)} images: {label(study.in_dist)}", flush=True)
     noise = {"key": key, "draws": config.draws}
     likelihood = functools.partial(scores.log_prob, fit.model, fit.variables, **noise)
     # The entropy is estimated on training images, as by Nalisnick et al.: a centre that the
     # calibration images had a part in would lie nearer to them than to fresh ones.
-    centre = likelihood(rng.permutation(trusted)[: config.calibration])
+    centre = likelihood(rng.permutation(trusted)[: len(held_out)])
     delta = functools.partial(
         scores.batch_norm_delta, fit.model, fit.variables,
         reference=jax.device_put(trusted),  # once, not for every set
@@ -158,20 +170,46 @@ def calibrated(config: Config, study: Study, fit: Trained, trusted) -> detector.
         "neg_log_prob": lambda x: -likelihood(x),
         "batch_norm_delta": lambda x: delta(x).mean,
     }[config.score]
-    made = detector.fit(score, held_out, set_size=config.set_size)
+    made = detector.fit(score, held_out, set_size=set_size, seed=config.seed)
     detector.check_rate(made, config.false_positive_rate)
     return made
 
 
-def _headline(config: Config, found: stream.Summary) -> str:
-    share = found.reported / max(found.images, 1)
-    text = (
-        f"{found.reported:,} of {found.images:,} images are reported ({share:.1%}); of trusted "
-        f"images at most {config.false_positive_rate:.1%} would be"
-    )
+def _headline(config: Config, judge: detector.Detector, found: stream.Summary) -> str:
+    low, high = detector.rate_interval(judge, config.false_positive_rate)
+    expected = f"{config.false_positive_rate:.1%} ({low:.1%} to {high:.1%} with this calibration)"
+    if judge.set_size is None:
+        share = found.reported / max(found.images, 1)
+        text = (
+            f"{found.reported:,} of {found.images:,} images are reported ({share:.1%}); of trusted "
+            f"images {expected} would be"
+        )
+    else:
+        share = found.reported_sets / max(found.sets, 1)
+        text = (
+            f"{found.reported_sets:,} of {found.sets:,} sets of {judge.set_size} images are "
+            f"reported ({share:.1%}); of sets of trusted images {expected} would be"
+        )
     if found.known:
-        text += f"; {found.known:,} more were calibrated on and cannot be judged"
+        text += f"; {found.known:,} more images were calibrated on and are not judged"
+    if found.damaged:
+        text += f"; {found.damaged:,} more could not be read"
     return text
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list."""
+    shown = ", ".join(stream.escape(name) for name in names[:most])
+    return shown + (", …" if len(names) > most else "")
+
+
+_PROMISES = {
+    False: "Each image is judged by itself. The rate at which trusted images are reported is exact "
+    "on average over calibrations; the bracket says what this one calibration may make of it.",
+    True: "This score judges sets: the images were dealt to them by a shuffle, and all images of a "
+    "set share its p-value. Nothing is promised for a trusted image in a set with OOD images: such "
+    "a set is reported whole, and then its images want a look, the highest scores first.",
+}
 
 
 def _report(config, study, fit, judge, images, found, seconds, out):
@@ -190,6 +228,30 @@ def _report(config, study, fit, judge, images, found, seconds, out):
         )
         figures.save(figure, out / "figures" / "suspects.png")
         shown.append(report.FigureFile("suspects.png", "The highest scores, with positions."))
+    units = "images" if judge.set_size is None else f"sets of {judge.set_size} images"
+    left_out = ""
+    if images.skipped:
+        left_out = f" {len(images.skipped)} files were not read: {_listed(images.skipped)}."
+    with_files = ["file"] if images.names else []
+
+    def cells(row: stream.Row, *values):
+        return [row.index, *([stream.escape(row.file)] if images.names else []), *values]
+
+    tables = [
+        report.Table(
+            "The most suspicious images",
+            ["position", *with_files, "score", "p-value"],
+            [cells(r, r.score, r.p_value) for r in found.suspects[:LISTED]],
+        )
+    ]
+    if found.unread:
+        tables.append(
+            report.Table(
+                "Images that could not be read",
+                ["position", *with_files, "reason"],
+                [cells(r, stream.escape(r.reason)) for r in found.unread[:LISTED]],
+            )
+        )
     made = record.Record(
         experiment="screen",
         seed=config.seed,
@@ -200,6 +262,10 @@ def _report(config, study, fit, judge, images, found, seconds, out):
             "images": found.images,
             "reported": found.reported,
             "known": found.known,
+            "damaged": found.damaged,
+            "not read": len(images.skipped),
+            "sets": found.sets,
+            "reported_sets": found.reported_sets,
             "false_positive_rate": config.false_positive_rate,
             "calibration": len(judge.null),
         },
@@ -208,23 +274,14 @@ def _report(config, study, fit, judge, images, found, seconds, out):
         out,
         record=made,
         title=f"Screening {title}",
-        summary=f"{_headline(config, found)}.",
+        summary=f"{_headline(config, judge, found)}.",
         sections=[
             report.Section(
                 "What was found",
                 f"Every image's score, p-value and verdict is in `scores.csv`. The score is "
-                f"{label(config.score)}, calibrated on {len(judge.null):,} held-out images of "
-                f"{label(study.in_dist)}; images came in sets of {config.set_size}.",
-                [
-                    report.Table(
-                        "The most suspicious images",
-                        ["position", *(["file"] if images.names else []), "score", "p-value"],
-                        [
-                            [r.index, *([r.file] if images.names else []), r.score, r.p_value]
-                            for r in found.suspects[:LISTED]
-                        ],
-                    )
-                ],
+                f"{label(config.score)}, calibrated on {len(judge.null):,} held-out {units} of "
+                f"{label(study.in_dist)}. {_PROMISES[judge.set_size is not None]}{left_out}",
+                tables,
                 shown,
             )
         ],

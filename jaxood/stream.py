@@ -26,9 +26,9 @@ from jaxood import detector as detectors
 from jaxood import integrity, progress, results
 from jaxood.detector import Detector
 from jaxood.images import DataError, Images, in_memory
-from jaxood.results import Row, Summary, rows, summary
+from jaxood.results import Row, Summary, escape, rows, summary
 
-__all__ = ["Row", "Summary", "ahead", "judge", "rows", "summary"]
+__all__ = ["Row", "Summary", "ahead", "escape", "judge", "rows", "summary"]
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -87,7 +87,7 @@ def _open_folder(
         path = root / names[index]
         return decode_image(str(path), path, shape, prepare, like)
 
-    like = _first_readable(pixels, len(names)).shape
+    like = _common_shape(pixels, len(names))
     found = check_shape(np.dtype(np.uint8), (len(names), *like), folder, shape)
 
     def read(start: int, stop: int, bad: dict[int, str] | None) -> np.ndarray:
@@ -112,16 +112,24 @@ def _open_folder(
     return Images(found, rows, names, skipped, readable=readable)
 
 
-def _first_readable(pixels: Callable[[int, None], np.ndarray], n: int) -> np.ndarray:
-    """The first image that can be read, of the first hundred."""
-    first = None
+def _common_shape(pixels: Callable[[int, None], np.ndarray], n: int) -> tuple[int, ...]:
+    """The first shape that two images have, so that a damaged first image does not decide.
+
+    Of a hundred images at most; failing that, the shape of the first that can be read.
+    """
+    shapes, first = [], None
     for index in range(min(n, 100)):
         try:
-            return pixels(index, None)
+            shape = pixels(index, None).shape
         except DataError as error:
             first = first or error
-    assert first is not None
-    raise first
+            continue
+        if shape in shapes:
+            return shape
+        shapes.append(shape)
+    if shapes:
+        return shapes[0]
+    raise first or DataError("there are no images")
 
 
 class Listing(NamedTuple):

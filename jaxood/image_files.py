@@ -87,14 +87,14 @@ def decode_image(
         shape: `(h, w, c)` wanted: c decides between gray and RGB, which the image else decides
             itself, and `(h, w)` is for `prepare` alone.
         prepare: Makes a Pillow image of another size into one of the size `(w, h)`.
-        like: Shape that the pixels must have, if given: that of the images before.
+        like: Shape that the pixels must have, if given: that of the other images.
 
     Returns:
         uint8 `(h, w)` or `(h, w, 3)`.
 
     Raises:
         DataError: The image is damaged, cannot be opened, has more than 8 bits a channel or more
-            than 2**24 pixels, or differs from those before it in size or mode.
+            than 2**24 pixels, or differs from the others in size or mode.
     """
     encoded = _read(file) if isinstance(file, Path) else file
     if len(encoded) > _MOST_BYTES:
@@ -109,7 +109,7 @@ def decode_image(
         ) from error
     if like and pixels.shape != like:
         raise DataError(
-            f"{name}: this image is {pixels.shape}, those before it {like}; make all images one "
+            f"{name}: this image is {pixels.shape}, the others are {like}; make all images one "
             "size and one mode"
         )
     return pixels
@@ -131,7 +131,7 @@ def _converted(encoded: bytes, shape: Shape | None, prepare: Prepare | None) -> 
         _check_size(*image.size)
         if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > _MOST_SCANS:
             raise DataError(f"a JPEG of more than {_MOST_SCANS} scans; replace or remove it")
-        if image.tile[0][0] == "bmp_rle" and len(encoded) > _MOST_RUNS:
+        if image.format == "BMP" and image.tile[0][0] == "bmp_rle" and len(encoded) > _MOST_RUNS:
             raise DataError(f"a run-length encoded BMP of more than {_MOST_RUNS} bytes; convert it")
         image.info.pop("transparency", None)
         gray = shape[-1] == 1 if shape else image.mode in ("1", "L", "LA")

@@ -1,10 +1,10 @@
 """XLA's fusions that compute some products wrongly on the CPU are switched off.
 
-From version 0.10.1 on, XLA hands products and sums on the CPU to YNNPACK, fused with what follows
-them. Without a word, results are wrong for a product of many rows (jax issue 39103, in 0.10.2) and
-for a product with a broadcast matrix (from 0.10.2 to 0.12.0 at least), and sums of seven dimensions
-end the process (jax issues 39257 and 40412, in 0.10.2). XLA reads its flags when its first backend
-starts, so this module is imported before anything that computes.
+From jaxlib 0.10.1 on, XLA hands convolutions, products and sums on the CPU to YNNPACK, fused with
+their neighbours. Without a word, results are wrong for a product of many rows (jax issue 39103, in
+0.10.2) and for a product with a constant matrix (from 0.10.2 to 0.12.0.1 at least), and some sums
+over seven dimensions end the process (jax issues 39257 and 40412, in 0.10.2). XLA reads its flags
+when its first backend starts, so this module is imported before anything that computes.
 """
 
 import mmap
@@ -20,15 +20,15 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
 
 def switch_off():
-    """Add the flag without which XLA makes such fusions to ``XLA_FLAGS``, also for child processes.
+    """Add a flag that switches the fusions off to ``XLA_FLAGS``, which child processes inherit.
 
-    Nothing is changed where the user has set the flag, or where jaxlib makes no such fusions.
+    Nothing is changed where the user has set this flag, or where jaxlib makes no such fusions.
 
     Warns:
         RuntimeWarning: if it is too late, since a backend runs, or if ``XLA_FLAGS`` names a file.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
-    if FLAG in flags or not _fuses():
+    if FLAG in flags or not fuses():
         return
     if xla_bridge.backends_are_initialized():
         remedy = "import jaxood before the first computation"
@@ -47,8 +47,11 @@ def switch_off():
     )
 
 
-def _fuses():
-    """Whether XLA makes the fusions, and knows the flag: it aborts at one that it does not know."""
+def fuses():
+    """Whether jaxlib makes the fusions unless told not to, and knows the flag.
+
+    XLA ends the process at a flag that it does not know, so its library is searched for the name.
+    """
     if jax.__version_info__ < (0, 10, 1):
         return False
     for library in Path(jaxlib.__file__).parent.glob("*jax_common.*"):

@@ -5,11 +5,17 @@ import pytest
 
 from experiments.nrm_cifar import Config
 from experiments.nrm_claims import claims
+from experiments.nrm_paper import RECONSTRUCTION, TABLE_1
 from experiments.nrm_results import Results, overlap
 from experiments.nrm_study import Images
 from jaxood.scores.rendering import Measurement
 
 N, LAYERS = 4000, 3
+
+# Table 1, read from the paper column by column: training and test images, SVHN, CelebA.
+LOG_PX = "-55.47 -55.63 -59.64 -58.69"
+LOG_PZ = "-5.73 -5.66 -8.16 -17.60"
+MINUS_RECONSTRUCTION = "-5.839 -5.846 -10.888 -8.008"
 SIZES = np.array([48, 16, 16, 8])
 
 
@@ -52,6 +58,21 @@ def made_up(*, ood_log_prob=-10.0, ood_error=(1.0, 2.0, 1.0, 1.0), wrong_error=1
 
 def verdicts(results, without=None):
     return {claim.source: claim for claim in claims(results, without)}
+
+
+def test_table_1_is_that_of_the_paper():
+    names = ("cifar10 (train)", "cifar10", "svhn_cropped", "celeb_a/scaled_0.8")
+    columns = [[float(x) for x in c.split()] for c in (LOG_PX, LOG_PZ, MINUS_RECONSTRUCTION)]
+    for i, name in enumerate(names):
+        assert TABLE_1[name] == tuple(column[i] for column in columns), name
+    # "Multiply by 0.8" can be read in two ways, of one row.
+    assert TABLE_1["celeb_a/unit_scaled_0.8"] == TABLE_1["celeb_a/scaled_0.8"]
+    assert len(TABLE_1) == 5
+    sums = [sum(TABLE_1[name][k] for name in names) for k in range(3)]
+    assert sums == pytest.approx([-229.43, -37.15, -30.581])
+    # Half a squared error and log p(z*|y*) make log p(x), at sigma = 1 and 3 x 32 x 32 values.
+    log_px, log_pz, _ = TABLE_1["cifar10"]
+    assert 2 * (log_pz - log_px) / 3072 == pytest.approx(RECONSTRUCTION, abs=1e-3)
 
 
 def test_agreement_is_near_zero_for_noise_and_one_for_models_that_see_the_same():

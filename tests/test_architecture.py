@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from conftest import perturb
+from conftest import ROOT, perturb
+from mutations import MUTATIONS, arguments, mutated
 
 from experiments import bn_cifar, bn_fashion_mnist, fooling, glow_cifar, nrm_cifar, toy
 from experiments.batch_norm_study import R1, R2, SWEEP_R2
@@ -300,3 +301,15 @@ def test_presets_of_the_other_experiments():
         recipe = detection.recipe
         assert (recipe.model, recipe.width, recipe.depth) == ("realnvp", 32, 4)
         assert recipe.steps == epochs * (60_000 // 64) and detection.batch_size == 64
+
+
+# ----------------------------------------------------------------------------------- the mutations
+
+
+def test_every_mutation_still_applies():
+    """Forty wrong lines that the tests are to notice: python -m tests.mutations."""
+    assert len(MUTATIONS) == len({mutation.what for mutation in MUTATIONS}) == 40
+    for mutation in MUTATIONS:
+        compile(mutated(mutation, ROOT), mutation.file, "exec")
+        for test in arguments(mutation):
+            assert not test.endswith(".py") or (ROOT / test).exists(), test

@@ -78,6 +78,13 @@ def test_every_change_of_one_pixel_changes_the_image_key():
     assert len(np.unique(bits(image_keys(jax.random.key(0), images)), axis=0)) == different
 
 
+def test_image_keys_see_a_pixel_whatever_multipliers_are_drawn(monkeypatch):
+    """They are made odd: an even one could carry the difference of two levels out of 32 bits."""
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.zeros(shape, dtype))
+    levels = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
+    assert len(np.unique(bits(image_keys(jax.random.key(0), levels)), axis=0)) == 256
+
+
 def test_image_keys_see_where_a_pixel_is():
     one_hot = np.eye(12, dtype=np.uint8).reshape(12, 4, 3, 1)
     assert len(np.unique(bits(image_keys(jax.random.key(0), one_hot)), axis=0)) == 12

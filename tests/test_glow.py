@@ -13,7 +13,7 @@ from jax.scipy.stats import norm
 
 from jaxood import data, scores, train
 from jaxood.density import image_keys
-from jaxood.models.glow import ActNorm, Flow, Invertible1x1, Step, glow, lu_rotations
+from jaxood.models.glow import ActNorm, Coupling, Flow, Invertible1x1, Step, glow, lu_rotations
 
 SHAPE = (4, 4, 2)
 
@@ -84,6 +84,16 @@ def test_the_convolution_starts_as_a_rotation_in_either_form(flow):
         both = mix["kernel"] @ mix["kernel"].transpose(0, 2, 1)
         np.testing.assert_allclose(both, np.broadcast_to(np.eye(16), both.shape), atol=1e-5)
         assert np.abs(mix["kernel"][0] - mix["kernel"][1]).max() > 0.1
+
+
+def test_a_coupling_starts_close_to_the_identity():
+    """It scales what it changes by sigmoid(2), as in the authors' code, and shifts nothing."""
+    coupling: Any = Coupling(4, nn.Conv)
+    x = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
+    (y, log_det), _ = jax.jit(coupling.init_with_output)(jax.random.key(0), x)
+    start = 1 / (1 + np.exp(-2))
+    np.testing.assert_allclose(y, x * [1, start], rtol=1e-5)  # one channel kept, one changed
+    np.testing.assert_allclose(log_det, 16 * np.log(start), rtol=1e-5)
 
 
 def test_lu_gives_back_the_rotation():

@@ -221,7 +221,7 @@ MUTATIONS = [
         "models/vae.py",
         "x = nn.relu(self.conv_transpose(8 * self.width, (5, 5), padding=2)(x))",
         "x = self.conv_transpose(8 * self.width, (5, 5), padding=2)(x)",
-        "test_vae.py",
+        "test_vae.py -k relu",
     ),
     Mutation(
         "the temperature acts on the pixels as well",
@@ -243,14 +243,14 @@ MUTATIONS = [
         "models/pixelcnn.py",
         "x += h * nn.sigmoid(gate)",
         "x += h * nn.tanh(gate)",
-        "test_pixelcnn.py",
+        "test_pixelcnn.py -k gated",
     ),
     Mutation(
         "long skips join blocks of the same number, not of the same depth",
         "models/pixelcnn.py",
         "skips = jnp.flip(states if level < self.levels - 1 else states[:-1], axis=0)",
         "skips = states if level < self.levels - 1 else states[:-1]",
-        "test_pixelcnn.py",
+        "test_pixelcnn.py -k depends",
     ),
     # ---------------------------------------------------------------------------------------- Glow
     Mutation(
@@ -258,7 +258,7 @@ MUTATIONS = [
         "models/glow.py",
         "log_scale = nn.log_sigmoid(scale + 2)",
         "log_scale = nn.log_sigmoid(scale)",
-        "test_glow.py",
+        "test_glow.py -k coupling",
     ),
     Mutation(
         "the log-determinant of one pixel",

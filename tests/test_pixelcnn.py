@@ -12,7 +12,7 @@ from jaxood import data
 from jaxood.convolution import Conv
 from jaxood.density import DensityModel
 from jaxood.likelihoods import logistic_mixture_log_prob, logistic_mixture_size, to_unit
-from jaxood.models.pixelcnn import Normalized, PixelCNN, Settings, pixelcnn
+from jaxood.models.pixelcnn import GatedBlock, Normalized, PixelCNN, Settings, pixelcnn
 from jaxood.models.pixelcnn_sampling import sample_incremental, sample_naive
 
 
@@ -62,6 +62,32 @@ def test_a_value_depends_on_all_values_before_it_and_on_no_other(shape, blocks, 
     assert jacobian.dtype == np.float64
     np.testing.assert_array_equal(np.triu(jacobian, 1), 0)
     assert (jacobian[np.tril_indices(x.size)] != 0).all()
+
+
+def test_a_gated_block_written_out(float64):
+    """Salimans et al. 2017, their code: concat_elu before each convolution, a sigmoid as gate."""
+    x, skip = (np.random.default_rng(0).normal(size=(2, 3, 4, c)) for c in (3, 5))
+    block: Any = GatedBlock((2, 2), Settings(3, "none", 0.5))
+    params = double(perturbed(block.init, x, skip, scale=0.5))["params"]
+
+    def convolve(name, h):
+        layer = params[name]
+        layer = layer.get("Normalized_0", layer)["conv"]
+        kernel = layer["kernel"]
+        padded = np.pad(h, ((0, 0), (len(kernel) - 1, 0), (kernel.shape[1] - 1, 0), (0, 0)))
+        return layer["bias"] + sum(
+            padded[:, i : i + 3, j : j + 4] @ kernel[i, j] for i, j in np.ndindex(kernel.shape[:2])
+        )
+
+    def concat_elu(h):
+        both = np.concatenate([h, -h], axis=-1)
+        return np.where(both > 0, both, np.expm1(np.minimum(both, 0)))
+
+    h = convolve("ShiftedConv_0", concat_elu(x)) + convolve("Normalized_0", concat_elu(skip))
+    h, gate = np.split(convolve("ShiftedConv_1", concat_elu(h)), 2, axis=-1)
+    found, again = jax.jit(block.apply)({"params": params}, x, skip)
+    np.testing.assert_allclose(found, x + h / (1 + np.exp(-gate)), rtol=1e-10)
+    np.testing.assert_array_equal(again, found)
 
 
 @pytest.mark.parametrize("normalization", ["batch", "weight"])

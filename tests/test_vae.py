@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from jaxood import data
+from jaxood.convolution import ConvTranspose
 from jaxood.models.vae import VAE, elbo_estimate, vae
 
 BATCH = 8
@@ -132,6 +133,32 @@ def test_every_parameter_has_a_finite_gradient(model, variables, images):
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(variables["params"])):
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0, path
+
+
+def test_the_decoder_ends_with_a_relu_and_a_product_at_each_pixel(variables):
+    """Its last two layers have no BatchNorm between them (Appendix C.1), but a ReLU."""
+    net = VAE((8, 8, 1), width=2, latent=3)
+    z = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+    @jax.jit
+    def decode(z):
+        def is_convolution(module, _):
+            return isinstance(module, ConvTranspose)
+
+        return net.apply(
+            variables,
+            z,
+            method="decode",
+            capture_intermediates=is_convolution,
+            mutable=["intermediates"],
+        )
+
+    logits, captured = decode(z)
+    before = captured["intermediates"]["decoder"]["ConvTranspose_6"]["__call__"][0]
+    last = variables["params"]["decoder"]["ConvTranspose_7"]
+    assert (before < 0).any() and before.shape == (4, 8, 8, 16)
+    expected = np.maximum(before, 0) @ last["kernel"][0, 0].T + last["bias"]
+    np.testing.assert_allclose(logits[:, :, :, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("size", "c"), [(28, 1), (32, 3)])

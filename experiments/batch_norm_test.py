@@ -11,7 +11,6 @@ from experiments.batch_norm_results import Results, contamination_rows
 from experiments.batch_norm_study import CONTAMINATION, R2, RATIOS, Study
 from experiments.common import (
     Flags,
-    Scores,
     UsageError,
     environment,
     load_ood,
@@ -19,6 +18,7 @@ from experiments.common import (
     start,
 )
 from experiments.recipes import Recipe, Trained, trained
+from experiments.store import Scores, identity
 from jaxood import data, parallel, record, scores
 from jaxood.record import label
 
@@ -37,12 +37,13 @@ def run(study: Study, flags: Flags, out: Path) -> record.Record:
         devices=flags.devices,
         directory=out / "model",
     )
-    log_probs, seconds = _score(study, flags, fit, images, sets, out)
-    mixed = _contaminate(study, flags, fit, images, sets, out)
-    samples = _sample(flags, fit, out)
+    store = Scores(out / "scores.npz", identity(sets, model=fit.variables))
+    log_probs, seconds = _score(study, flags, fit, images, sets, store)
+    mixed = _contaminate(study, flags, fit, images, sets, store)
+    samples = _sample(flags, fit, store)
     models, members = [fit.row], {}
     if study.ensemble is not None:
-        row, members = _ensemble(study, study.ensemble, flags, images, sets, out)
+        row, members = _ensemble(study, study.ensemble, flags, images, sets, out, store)
         models.append(row)
     results = Results(study, images.shape[1:], log_probs, members)
     rows = results.rows(seconds)
@@ -91,14 +92,13 @@ def _load(study: Study, flags: Flags):
     return trusted, sets, absent
 
 
-def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
+def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, store: Scores):
     """Log-likelihoods ``{set: (draws, ratios, n)}`` in nats and seconds by set.
 
     Each set is scored among itself, as it would arrive: also the control and the calibration
     images. Images of one set share companions, so their scores move together; trusted images that
     were scored in one pool with the calibration images would look better than they do in use.
     """
-    store = Scores(out / "scores.npz")
     log_probs, seconds = {}, {}
     for i, (name, images) in enumerate(sets.items()):
 
@@ -120,7 +120,7 @@ def _score(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
     return log_probs, seconds
 
 
-def _ensemble(study: Study, recipe: Recipe, flags: Flags, trusted, sets, out: Path):
+def _ensemble(study: Study, recipe: Recipe, flags: Flags, trusted, sets, out: Path, store: Scores):
     """Row of an ensemble, and its evaluation-mode log-likelihoods ``{set: (members, n)}``."""
     fit = trained(
         recipe,
@@ -130,7 +130,8 @@ def _ensemble(study: Study, recipe: Recipe, flags: Flags, trusted, sets, out: Pa
         devices=flags.devices,
         directory=out / "ensemble",
     )
-    store, members = Scores(out / "scores.npz"), {}
+    store.expect(identity(ensemble=fit.variables))
+    members = {}
     for name, images in sets.items():
 
         def compute(name=name, images=images):
@@ -149,9 +150,7 @@ def _ensemble(study: Study, recipe: Recipe, flags: Flags, trusted, sets, out: Pa
     return dataclasses.replace(fit.row, name=name), members
 
 
-def _sample(flags: Flags, fit: Trained, out: Path):
-    store = Scores(out / "scores.npz")
-
+def _sample(flags: Flags, fit: Trained, store: Scores):
     def compute(temperature):
         sample = jax.jit(fit.model.sample, static_argnums=2)
         return np.asarray(
@@ -179,9 +178,8 @@ def _delta(study: Study, flags: Flags, fit: Trained, images, trusted, r1):
     ).mean
 
 
-def _contaminate(study: Study, flags: Flags, fit: Trained, trusted, sets, out: Path):
+def _contaminate(study: Study, flags: Flags, fit: Trained, trusted, sets, store: Scores):
     """Delta (r1 -> 0) in test sets that hold both: ``{(set, share): (trusted, ood)}``."""
-    store = Scores(out / "scores.npz")
     n, mixed = study.sizes.images, {}
     for name in study.ood:
         for share in CONTAMINATION:

@@ -16,7 +16,6 @@ from typing import Literal
 import jax
 import tyro
 
-from experiments.store import Scores as Scores
 from jaxood import data, integrity, messages, parallel
 from jaxood.data import DataError
 from jaxood.integrity import Damaged, IntegrityError

@@ -15,10 +15,11 @@ import numpy as np
 
 from experiments import batch_norm_study, bn_cifar, bn_fashion_mnist, common, fooling_report
 from experiments.batch_norm_study import Sizes
-from experiments.common import Scores, UsageError
+from experiments.common import UsageError
 from experiments.fooling_results import RATIOS, TEMPERATURES, Attack, Results, null_name
 from experiments.fooling_search import find_temperature, sampler
 from experiments.recipes import Trained, trained
+from experiments.store import Scores, identity
 from jaxood import data, parallel, record, scores
 from jaxood.record import label
 
@@ -106,7 +107,9 @@ def main(config: Config) -> record.Record:
         devices=config.devices,
         directory=out / "attacker",
     )
-    results = _attack(config, names, p, q, images[0], sets, Scores(out / "scores.npz"))
+    made_from = identity(sets, trusted=p.variables, attacker=q.variables)
+    store = Scores(out / "scores.npz", made_from)
+    results = _attack(config, names, p, q, images[0], sets, store)
     made = record.Record(
         experiment="fooling",
         seed=config.seed,

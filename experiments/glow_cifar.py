@@ -14,11 +14,11 @@ import jax
 import numpy as np
 
 from experiments import bn_cifar, common, glow_report, nrm_cifar, recipes
-from experiments.common import Scores
 from experiments.glow_results import Results
 from experiments.nrm_results import fitted
 from experiments.nrm_study import load_sets
 from experiments.recipes import Recipe
+from experiments.store import Scores, identity
 from jaxood import parallel, record, scores
 from jaxood.record import label
 
@@ -81,6 +81,7 @@ def main(config: Config):
         )
 
     models = Compared(train(GLOW[config.preset]), train(VAE[config.preset]))
+    store.expect(identity(glow=models.glow.variables, vae=models.vae.variables))
     print("training: NRM", flush=True)
     trained, rendered = fitted(study, images, sets, store, nrm_folder, devices=config.devices)
     shown = [name for name in (study.in_dist, study.train, *study.ood) if name in sets]

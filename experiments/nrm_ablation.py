@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from experiments import common, nrm_cifar
-from experiments.common import Scores
 from experiments.nrm_results import Results, fitted
 from experiments.nrm_study import Recipe, load_sets
+from experiments.store import Scores
 from jaxood import parallel, record, report
 from jaxood.record import label
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from experiments import common, nrm_figures, nrm_report
-from experiments.common import Scores
 from experiments.nrm_claims import claims
 from experiments.nrm_results import fitted
 from experiments.nrm_study import Architecture, Recipe, Study, load_sets
+from experiments.store import Scores
 from jaxood import parallel, record
 from jaxood.models.nrm_losses import Weights
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.common import Scores
 from experiments.nrm_study import Images, Study, Trained, measured, trained
+from experiments.store import Scores, identity
 from jaxood import metrics, record, scores
 from jaxood.record import label
 from jaxood.scores import rendering
@@ -259,6 +259,8 @@ def fitted(
         model = models[seed] = trained(
             study.recipe, images, seed=seed, devices=devices, directory=out / prefix
         )
+        pixels = {name: chosen.images for name, chosen in sets.items()}
+        store.expect(identity(pixels, **{prefix: model.fit.variables}))
         measurements[seed] = {
             name: measured(model, name, chosen.images, store, prefix)
             for name, chosen in sets.items()

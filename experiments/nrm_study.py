@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments.common import Scores, UsageError, load_ood
+from experiments.common import UsageError, load_ood
 from experiments.recipes import Fit, fit_or_load
+from experiments.store import Scores
 from jaxood import data, optimizers, parallel
 from jaxood.augment import crop_and_flip
 from jaxood.models import nrm_architectures

@@ -12,6 +12,12 @@ from jaxood import integrity, parallel
 from jaxood.record import write_file
 
 
+def identity(images: Mapping[str, np.ndarray] | None = None, **models) -> dict[str, str]:
+    """Digests of sets of images by name, and of models' variables, for `Scores`."""
+    parts = {f"images of {name}": integrity.digest(x) for name, x in (images or {}).items()}
+    return parts | {name: integrity.digest(variables) for name, variables in models.items()}
+
+
 class Scores:
     """Arrays by name in one ``scores.npz``: what was computed once is not computed again.
 
@@ -34,15 +40,25 @@ class Scores:
         self.arrays: dict[str, np.ndarray]
         kept: dict[str, str]
         self.arrays, kept = parallel.on_writer(_load_arrays, path)
-        given = dict(identity or {})
+        self.identity = kept
+        self.expect(identity or {})
+
+    def expect(self, identity: Mapping[str, str]):
+        """Say what the arrays are computed from, as for the constructor.
+
+        Raises:
+            integrity.Changed: if they were computed from something else.
+        """
+        kept = self.identity
         if self.arrays:
+            known = identity.keys() & kept.keys() if kept else identity.keys()
             integrity.check_same(
-                {name: kept[name] for name in given if name in kept},
-                {name: value for name, value in given.items() if name in kept or not kept},
-                str(path),
+                {name: kept[name] for name in known if name in kept},
+                {name: identity[name] for name in known},
+                str(self.path),
                 "delete it to score again, or choose another folder",
             )
-        self.identity = kept | given
+        self.identity = kept | dict(identity)
 
     def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """The array ``name``; computed, and written to disk with all others, if it is new."""

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from experiments.batch_norm_study import R1, R2
-from experiments.common import Flags, Scores
+from experiments.common import Flags
 from experiments.recipes import Recipe, Trained, trained
+from experiments.store import Scores, identity
 from jaxood import data, metrics, record, report, scores
 from jaxood.models.realnvp import realnvp
 from jaxood.record import label
@@ -145,7 +146,8 @@ def _score(case: Case, flags: Flags, fit: Trained, images, sets, out: Path):
         models[EXACT] = realnvp(
             images.shape[1:], channels=recipe.width, blocks=recipe.depth, jacobian="exact"
         )
-    store = Scores(out / "scores.npz")
+    made_from = identity(sets, model=fit.variables)
+    store = Scores(out / "scores.npz", {f"{case.place}, {k}": v for k, v in made_from.items()})
     log_probs, seconds = {}, {}
     for name, likelihood in itertools.product(sets, models):
         # The small ratio is left out of the exact one, where it would cost the most.

@@ -103,7 +103,8 @@ def deal(n: int, set_size: int, seed: int = 0) -> Iterator[np.ndarray]:
             f"{n} images do not fill a set of {set_size}: give more images, or calibrate a "
             "detector with a smaller set_size"
         )
-    order = np.random.default_rng(seed).permutation(n)
+    # Not the plain seed: a caller who shuffled with it would have the same order.
+    order = np.random.default_rng([seed, n, set_size]).permutation(n)
     for start in range(0, n, set_size):
         yield order[np.arange(start, start + set_size) % n]
 

@@ -159,7 +159,7 @@ def _fill(
     readable = dict(zip(places.tolist(), pixels, strict=True))
     judged, pixels, known = _unknown(detector, places, pixels)
     reasons = bad | dict.fromkeys(known.tolist(), results.KNOWN)
-    if order is not None and len(judged) < size:
+    if order is not None and 0 < len(judged) < size:
         others = order[~np.isin(order, own)]  # from the front
         while len(judged) < size and len(others):
             wanted, others = np.sort(others[: size - len(judged)]), others[size - len(judged) :]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from experiments import nrm_study
-from experiments.common import Scores, UsageError
+from experiments.common import UsageError
 from experiments.nrm_cifar import Config
+from experiments.store import Scores
 from jaxood import data
 
 STUDY = dataclasses.replace(

@@ -1,19 +1,26 @@
 """One device against eight, and one process against two."""
 
+import functools
+import os
 import re
 import socket
 import subprocess
+import sys
 import time
 
 import chex
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT, command, initial
+from conftest import ROOT, initial
 
-from experiments import common, quickstart
+from experiments import common, quickstart, recipes
+from experiments.store import Scores
 from jaxood import parallel, scores, train
+from jaxood.density import DensityModel, dequantize
+from jaxood.layers import BatchNorm
 from jaxood.models.nrm import nrm
 from jaxood.models.nrm_losses import Weights, nrm_loss
 from jaxood.models.nrm_network import Layer
@@ -203,13 +210,55 @@ def test_a_cluster_is_found_only_where_there_is_one(environment, several, monkey
     assert len(joined) == several
 
 
-QUICKSTART = ("experiments.quickstart", "--preset", "smoke", "--platform", "cpu")
+class Scale(nn.Module):
+    """A model that compiles in a moment. It sums over images alone, in one order."""
+
+    @nn.compact
+    def __call__(self, y, train):
+        scale = self.param("scale", nn.initializers.normal(), y.shape[1:])
+        return BatchNorm(use_running_average=not train)(scale * y) - y
+
+    def log_prob(self, variables, x, *, train=False, key, dropout_key=None, mutable=False):
+        y = dequantize(key, x) / 256
+        z, updates = self.apply(variables, y, train=train, mutable=["batch_stats"])
+        result = -0.5 * (z**2).sum((1, 2, 3))
+        return (result, updates["batch_stats"]) if mutable else result
+
+    def density_model(self, image_shape):
+        def sample(variables, key, n, temperature):
+            return jax.random.randint(key, (n, *image_shape), 0, 256).astype(np.uint8)
+
+        init = functools.partial(self.init, train=False)
+        return DensityModel(init, self.log_prob, sample)
+
+
+def quickstart_of_a_small_model():
+    """The quickstart, whole but for its model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes.Recipe, "build", lambda recipe, shape: Scale().density_model(shape))
+        common.run(quickstart.main, quickstart.Config, None)
+
+
+def quickstart_command(*arguments):
+    start = "from test_parallel import quickstart_of_a_small_model as run; run()"
+    return [sys.executable, "-c", start, *"--preset smoke --platform cpu".split(), *arguments]
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory, run):
+def environment_of_tests(environment):
+    return environment | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, environment_of_tests):
     out = tmp_path_factory.mktemp("one") / "run"
-    done = run(*QUICKSTART, "--devices", 2, "--out", out)
+    done = subprocess.run(
+        quickstart_command("--devices", "2", "--out", str(out)),
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment_of_tests,
+    )
     assert f"report: {out / 'report.html'}" in done.stdout
     assert "digits × 0.5" in (out / "report.html").read_text()
     return out
@@ -219,13 +268,11 @@ def start_two(out, environment, logs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    line = (*QUICKSTART, "--out", out, "--coordinator", f"127.0.0.1:{port}", "--processes", 2)
-    processes = []
+    processes, together = [], ["--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
     for i in range(2):
         with (logs / f"{i}.out").open("w") as stdout, (logs / f"{i}.err").open("w") as stderr:
             process = subprocess.Popen(
-                command(*line, "--process-id", i),
-                cwd=ROOT,
+                quickstart_command("--out", str(out), *together, "--process-id", str(i)),
                 env=environment,
                 stdout=stdout,
                 stderr=stderr,
@@ -235,18 +282,18 @@ def start_two(out, environment, logs):
 
 
 def test_two_processes_killed_and_resumed_are_one_process(
-    one_process, environment, tmp_path, tmp_path_factory
+    one_process, environment_of_tests, tmp_path, tmp_path_factory
 ):
     """One is killed once the model is trained: the other ends, and both together go on.
 
     To the bit: a sum over two devices has one order, wherever they are.
     """
     out = tmp_path / "run"
-    processes = start_two(out, environment, tmp_path)
+    processes = start_two(out, environment_of_tests, tmp_path)
     try:
-        while not (out / "scores.npz").exists():
+        while not (out / "model" / "finished").exists():
             assert [p.poll() for p in processes] == [None, None], (tmp_path / "0.err").read_text()
-            time.sleep(0.1)
+            time.sleep(0.05)
         processes[1].kill()
         processes[1].wait()
         assert processes[0].wait(timeout=60) == 1
@@ -257,7 +304,7 @@ def test_two_processes_killed_and_resumed_are_one_process(
         assert not (out / "report.html").exists()
 
         logs = tmp_path_factory.mktemp("again")
-        processes = start_two(out, environment, logs)
+        processes = start_two(out, environment_of_tests, logs)
         said = [p.wait() for p in processes], (logs / "0.err").read_text()
         assert said[0] == [0, 0], said[1]
     finally:
@@ -268,7 +315,7 @@ def test_two_processes_killed_and_resumed_are_one_process(
     assert "Start all of them again" not in said[1] + (logs / "1.err").read_text()
     assert (logs / "0.out").read_text().count("report:") == 1
     assert "report:" not in (logs / "1.out").read_text()
-    two, one = (common.Scores(folder / "scores.npz").arrays for folder in (out, one_process))
+    two, one = (Scores(folder / "scores.npz").arrays for folder in (out, one_process))
     assert two.keys() == one.keys()
     for name in one:
         if not name.startswith("seconds/"):

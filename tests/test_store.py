@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments.common import Scores
+from experiments.store import Scores
 from jaxood import integrity
 
 

@@ -135,7 +135,7 @@ def test_an_image_unlike_the_first_is_refused_in_any_piece(rng, tmp_path):
     (tmp_path / "set" / "003.png").write_bytes(png(noise(rng, 8, 9, 3)))
     images = data.open(tmp_path / "set")
     assert len(images[:3]) == 3
-    with pytest.raises(DataError, match=r"003.png: this image is \(8, 9, 3\), those before it"):
+    with pytest.raises(DataError, match=r"003.png: this image is \(8, 9, 3\), the others are"):
         images[3:]
 
 

@@ -1,13 +1,15 @@
-"""How fast a RealNVP training step is, against the same step with Flax's own convolution.
+"""How fast a RealNVP training step is, against the same step done otherwise.
 
 The peer is the best form of plain ``nn.Conv``: residual blocks unrolled, since XLA's CPU backend
-takes convolution gradients inside a loop a hundred times slower. Both are timed in turn, so the
-ratio holds when the machine's speed drifts.
+takes convolution gradients inside a loop a hundred times slower. With ``--against fusion`` the peer
+is our own program with the fusions that `jaxood.cpu_fusion` switches off on the CPU. Both are timed
+in turn, so the ratio holds when the machine's speed drifts.
 """
 
 import dataclasses
 import statistics
 import time
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from jaxood import train
+from jaxood import cpu_fusion, train
 from jaxood.convolution import Conv
 from jaxood.models.realnvp import realnvp
 
@@ -38,27 +40,39 @@ class Config(common.Flags):
     """Images a step."""
     repeats: int = 5
     """Timed steps of each."""
+    against: Literal["nn.Conv", "fusion"] = "nn.Conv"
+    """The peer: Flax's own convolution, or XLA's fusions with YNNPACK."""
+    evaluation: bool = False
+    """Time log-likelihoods in evaluation mode instead of a training step."""
     peer: bool = True
     """Time the peer as well."""
 
 
 def main(config: Config):
-    """Print times, the ratio of medians, and the difference of the losses."""
+    """Print times, the ratio of medians, and the difference of the losses.
+
+    Raises:
+        UsageError: if the peer is the fusions, and jaxlib or the platform has none.
+    """
     common.start(config)
     shape = (config.size, config.size, config.image_channels)
     images = jax.random.bits(jax.random.key(config.seed), (config.batch_size, *shape), jnp.uint8)
-    variants = {
-        "jaxood": {"conv": Conv},
-        "nn.Conv": {"conv": nn.Conv, "unroll": config.blocks},
-    }
-    if not config.peer:
-        del variants["nn.Conv"]
+    variants: dict[str, tuple[Any, int, Any]] = {"jaxood": (Conv, 1, None)}
+    if config.peer and config.against == "nn.Conv":
+        variants["nn.Conv"] = (nn.Conv, config.blocks, None)
+    elif config.peer:
+        if jax.default_backend() != "cpu" or not cpu_fusion.fuses():
+            raise common.UsageError("there are no such fusions here: leave --against fusion out")
+        variants["fusion"] = (Conv, 1, cpu_fusion.FUSED)
+    make = _evaluation if config.evaluation else _one_step
     steps, compiling, times = {}, {}, {name: [] for name in variants}
-    for name, options in variants.items():
+    for name, (conv, unroll, options) in variants.items():
         start = time.perf_counter()
-        model = realnvp(shape, channels=config.channels, blocks=config.blocks, **options)
+        model = realnvp(
+            shape, channels=config.channels, blocks=config.blocks, conv=conv, unroll=unroll
+        )
         variables = model.init(jax.random.key(config.seed), images)
-        steps[name] = _one_step(train.neg_log_prob_loss(model), variables, images, config.seed)
+        steps[name] = make(model, variables, images, config.seed, options)
         compiling[name] = time.perf_counter() - start
     losses = {name: [] for name in variants}
     for _ in range(config.repeats):
@@ -67,26 +81,36 @@ def main(config: Config):
             losses[name].append(float(step()))
             times[name].append(time.perf_counter() - start)
 
-    table = Table(title=f"RealNVP training step, {shape}, batch {config.batch_size}")
-    for head in ("convolution", "ready after (s)", "median (s)", "fastest (s)", "last loss (nats)"):
-        table.add_column(head, justify="left" if head == "convolution" else "right")
+    what = "evaluation" if config.evaluation else "training step"
+    table = Table(title=f"RealNVP {what}, {shape}, batch {config.batch_size}")
+    for head in ("program", "ready after (s)", "median (s)", "fastest (s)", "last loss (nats)"):
+        table.add_column(head, justify="left" if head == "program" else "right")
     for name in variants:
         figures = (compiling[name], statistics.median(times[name]), min(times[name]))
         table.add_row(name, *(f"{x:.2f}" for x in figures), f"{losses[name][-1]:.4f}")
     Console().print(table)
     if not config.peer:
         return
-    ratio = statistics.median(times["nn.Conv"]) / statistics.median(times["jaxood"])
-    gap = max(abs(a / b - 1) for a, b in zip(losses["jaxood"], losses["nn.Conv"], strict=True))
+    ratio = statistics.median(times[config.against]) / statistics.median(times["jaxood"])
+    gap = max(abs(a / b - 1) for a, b in zip(losses["jaxood"], losses[config.against], strict=True))
     print(f"speed-up {ratio:.2f}, relative difference of the losses {gap:.1e}")
 
 
-def _one_step(loss, variables, images, seed):
+def _evaluation(model, variables, images, seed, options):
+    """A compiled evaluation as a function without arguments that returns minus the mean."""
+    del seed
+    evaluate = jax.jit(lambda variables: -model.log_prob(variables, images).mean())
+    compiled = evaluate.lower(variables).compile(options)
+    return lambda: compiled(variables)
+
+
+def _one_step(model, variables, images, seed, options):
     """A compiled update as a function without arguments that returns the loss.
 
     It stands alone and not in the loop of `train.make_train_steps`, where the peer would be a
     hundred times slower.
     """
+    loss = train.neg_log_prob_loss(model)
     optimizer = optax.adam(1e-3)
     key = jax.random.key(seed)
 
@@ -100,7 +124,7 @@ def _one_step(loss, variables, images, seed):
         return {"params": params, "batch_stats": batch_stats}, opt_state, value
 
     opt_state = optimizer.init(variables["params"])
-    compiled = jax.jit(update).lower(variables, opt_state).compile()
+    compiled = jax.jit(update).lower(variables, opt_state).compile(options)
 
     def step():
         nonlocal variables, opt_state

@@ -18,6 +18,13 @@ from jax._src import xla_bridge
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
+# The options of `jax.stages.Lowered.compile` with which one program has the fusions none the less,
+# those that jaxlib makes by default; for tests and benchmarks.
+_KINDS = ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "REDUCE")
+FUSED: dict[str, str | bool] = {
+    FLAG.removeprefix("--"): ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in _KINDS)
+}
+
 
 def switch_off():
     """Add a flag that switches the fusions off to ``XLA_FLAGS``, which child processes inherit.

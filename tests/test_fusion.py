@@ -17,8 +17,6 @@ FUSES = pytest.mark.skipif(not cpu_fusion.fuses(), reason="this jaxlib makes no 
 
 # Compiled as users have it, not as `conftest`.
 OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-KINDS = ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "REDUCE")  # jaxlib's default
-ON = {FLAG.removeprefix("--"): ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in KINDS)}
 
 MODELS = {
     "realnvp": lambda shape: jaxood.realnvp(shape, channels=4, blocks=1),
@@ -75,7 +73,7 @@ def test_likelihoods_and_gradients_do_not_depend_on_what_is_fused(name):
     compiled = program(variables["params"])
     assert_close(compiled[0], loss(variables["params"]))  # op by op
     if cpu_fusion.fuses():
-        program = gradient.compile(ON)
+        program = gradient.compile(cpu_fusion.FUSED)
         assert "__ynn_fusion" in str(program.as_text())
         assert_close(program(variables["params"]), compiled)
 

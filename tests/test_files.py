@@ -284,6 +284,16 @@ def test_single_bad_images_are_left_out_with_the_reason(rng, tmp_path):
         opened.examine(slice(3, 3))
 
 
+def test_a_first_image_of_another_size_does_not_decide(rng, tmp_path):
+    images = noise(rng, 4, 8, 8, 3)
+    write_images(tmp_path, images)
+    (tmp_path / "000.png").write_bytes(png(images[0][:4]))
+    (tmp_path / "001.png").write_bytes(b"")
+    got, bad = files.open_images(tmp_path, "test").examine(slice(0, 4))
+    np.testing.assert_array_equal(got, images[2:])
+    assert list(bad) == [0, 1] and "(4, 8, 3), the others are (8, 8, 3)" in bad[0]
+
+
 def test_files_that_are_not_read_are_named(rng, tmp_path):
     write_images(tmp_path / "flat", noise(rng, 2, 8, 8, 1))
     write_images(tmp_path / "classes" / "cat", noise(rng, 2, 8, 8, 1), ".PnG")

@@ -84,10 +84,11 @@ def _sources() -> dict[str, _Source]:
     sources = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        np.save(root / "a.npy", colour)
-        np.savez(root / "b.npz", x_test=colour, y_test=labels)
-        np.savez_compressed(root / "c.npz", x_test=colour, y_test=labels)
-        checked: dict[str, np.ndarray | None] = {"a.npy": None, "b.npz": colour, "c.npz": colour}
+        large = np.tile(colour, (1, 8, 16, 1))  # more than is read for the header
+        np.save(root / "a.npy", large)
+        np.savez(root / "b.npz", x_test=large, y_test=labels)
+        np.savez_compressed(root / "c.npz", x_test=large, y_test=labels)
+        checked: dict[str, np.ndarray | None] = {"a.npy": None, "b.npz": large, "c.npz": large}
         for name, right in checked.items():
             whole = {name: (root / name).read_bytes()}
             sources[name] = _Source(whole, name, partial(_open, name), right)

@@ -181,7 +181,7 @@ def load(
         (labels: `labels`, `y`, `arr_1`); one array in a `.npy`; png, jpg, bmp or webp images, in
         name order, in `<folder>/<split>/` if it exists, else in the folder, sub-folders being
         classes; or `train-` and `t10k-images-idx3-ubyte`, gzipped or not. Grayscale stays one
-        channel, any other image becomes RGB, transparency is dropped.
+        channel, any other image becomes RGB, transparency is dropped. Hidden files are passed over.
 
         `omniglot` is the split `test` (evaluation alphabets) where TFDS prepared it; a folder
         that holds the two small background sets alone gives those for "test", each drawing once.
@@ -190,8 +190,10 @@ def load(
 
     Raises:
         AbsentError: No source has the set and split; it is a DataError.
-        DataError: There is no such split or transform, or a file is damaged, pickled, or holds
-            anything but uint8 images of one size.
+        DataError: There is no such split or transform, or a file is damaged, pickled, no regular
+            file, or holds anything but uint8 images of one size. Damage that leaves a JPEG, BMP or
+            WEBP decodable, or a `.npy` or plain idx file its length, is not noticed: those have no
+            checksums.
     """
     images = open(name, split, data_dir)
     return images.rows(0, len(images))
@@ -210,9 +212,11 @@ def open(
         data_dir: As of `load`.
 
     Returns:
-        `images` with `len(images)` and `images.shape`; `images[a:b]` is what `load` has there.
-        Slices that follow one another cost least: a compressed file is read from the front. The
-        embedded sets, Omniglot's two small sets, and arrays in Fortran order are in memory.
+        `images` with `len(images)` and `images.shape`; `images[a:b]` is what `load` has there, and
+        `images.examine(slice(a, b))` the same without images that cannot be read. Slices that
+        follow one another cost least: a compressed file is read from the front. A file with
+        checksums (`.npz`, gzipped idx) is read through once when it is opened. The embedded sets,
+        Omniglot's two small sets, and arrays in Fortran order are in memory.
 
     Raises:
         AbsentError: As `load`.

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 from test_data import drawings, write_tfds
 from test_files import noise, png, write_idx, write_images
+from test_fuzz import malformed
 
 from jaxood import data, detector, stream
 from jaxood.data import DataError
@@ -427,6 +428,30 @@ def test_a_flipped_bit_in_the_results_is_refused_or_mended(rng, tmp_path, judge_
         else:
             assert path.read_bytes() == whole
     assert refused > 180
+
+
+@pytest.mark.filterwarnings("default")  # of Pillow, about what is wrong with a file
+def test_every_image_of_a_malformed_source_has_a_line_or_the_source_is_refused(rng, tmp_path):
+    lines = refused = 0
+    for case in (case for seed in range(8) for case in malformed(tmp_path / str(seed), seed)):
+        path = tmp_path / f"{lines}-{refused}.csv"
+        try:
+            images = case.open()
+            judge = detector.fit(brightness, noise(rng, 19, *images.shape[1:]))
+            stream.judge(judge, images, path, set_size=3)
+        except DataError:
+            refused += 1
+            continue
+        found = list(stream.rows(path))
+        assert [row.index for row in found] == list(range(len(images))), case.what
+        assert all(bool(row.reason) == np.isnan(row.score) for row in found), case.what
+        pixels, bad = images.examine(slice(0, len(images)))
+        assert {row.index for row in found if row.reason} == bad.keys(), case.what
+        want = brightness(pixels)
+        judged = np.array([row.score for row in found if not row.reason], np.float32)
+        np.testing.assert_array_equal(judged, want, err_msg=case.what)
+        lines += len(found)
+    assert lines > 100 and refused > 20
 
 
 def test_two_at_once_on_one_file_are_refused(rng, tmp_path):

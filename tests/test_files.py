@@ -212,10 +212,8 @@ def test_pickles_are_never_opened(tmp_path):
     with bare.open("wb") as file:
         np.save(file, array)
     refused(bare, "numpy.savez", path=bare)
+    assert b"touch" in path.read_bytes()  # what would run is in the file
     assert not mark.exists()
-    with np.load(path, allow_pickle=True) as arrays:  # the mark does show an unpickling
-        arrays["x_test"]
-    assert mark.exists()
 
 
 def test_damaged_files(rng, tmp_path):

@@ -211,7 +211,7 @@ def test_a_cluster_is_found_only_where_there_is_one(environment, several, monkey
 
 
 class Scale(nn.Module):
-    """A model that compiles in a moment. It sums over images alone, in one order."""
+    """A model that compiles in a moment."""
 
     @nn.compact
     def __call__(self, y, train):
@@ -286,7 +286,7 @@ def test_two_processes_killed_and_resumed_are_one_process(
 ):
     """One is killed once the model is trained: the other ends, and both together go on.
 
-    To the bit: a sum over two devices has one order, wherever they are.
+    But for rounding: XLA may divide a sum otherwise where a process has one device, not two.
     """
     out = tmp_path / "run"
     processes = start_two(out, environment_of_tests, tmp_path)
@@ -319,4 +319,4 @@ def test_two_processes_killed_and_resumed_are_one_process(
     assert two.keys() == one.keys()
     for name in one:
         if not name.startswith("seconds/"):
-            np.testing.assert_array_equal(two[name], one[name], err_msg=name)
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-4, err_msg=name)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_files import noise, png, read, refused, write_idx, write_images
 
-from jaxood import array_files, files
+from jaxood import array_files, files, image_files
 from jaxood.image_files import decode_image
 from jaxood.images import DataError
 
@@ -147,6 +147,28 @@ def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(little_me
     lie = whole[:at] + struct.pack(">HH", 5000, 5000) + whole[at + 4 :]
     with pytest.raises(DataError, match="5000 x 5000 pixels are more"):
         decode_image("a.jpg", lie)
+
+
+def test_images_that_take_too_long_to_decode_are_refused(rng, monkeypatch):
+    stream = io.BytesIO()
+    Image.fromarray(noise(rng, 16, 16)).save(stream, "JPEG", progressive=True)
+    whole = stream.getvalue()
+    decode_image("a.jpg", whole)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    with pytest.raises(DataError, match="64 scans"):
+        decode_image("a.jpg", whole[:-2] + 64 * last + whole[-2:])
+
+    runs = 8 * (b"\x08\x01" + b"\0\0") + b"\0\1"  # eight pixels of colour 1, the next line
+    palette = bytes([0, 0, 0, 0, 7, 7, 7, 0])
+    sizes = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, len(runs), 0, 0, 2, 0)
+    bmp = struct.pack("<2sIII", b"BM", 62 + len(runs), 0, 62) + sizes + palette + runs
+    assert (decode_image("a.bmp", bmp) == 7).all()
+    monkeypatch.setattr(image_files, "_MOST_RUNS", len(bmp) - 1)
+    with pytest.raises(DataError, match="run-length"):
+        decode_image("a.bmp", bmp)
+    monkeypatch.setattr(image_files, "_MOST_BYTES", len(bmp) - 1)
+    with pytest.raises(DataError, match=r"more than \d+ bytes"):
+        decode_image("a.bmp", bmp)
 
 
 def npy_header(shape, dtype="|u1"):

@@ -126,6 +126,14 @@ def test_images_are_prepared_to_a_shape_and_limited(rng, tmp_path):
     refused("(16, 16, 3)", "(8, 8, 3)", "resize", path=tmp_path / "set", shape=(8, 8, 3))
 
 
+def test_arrays_are_limited(rng, tmp_path):
+    images = noise(rng, 5, 8, 8, 1)
+    for name, array in {"c.npy": images, "fortran.npy": np.asfortranarray(images)}.items():
+        np.save(tmp_path / name, array)
+        np.testing.assert_array_equal(read(tmp_path / name, limit=2)[0], images[:2])
+        assert len(read(tmp_path / name, limit=9)[0]) == 5
+
+
 def test_sub_folders_are_classes(rng, tmp_path):
     cats, dogs = noise(rng, 2, 8, 8, 3), noise(rng, 3, 8, 8, 3)
     write_images(tmp_path / "pets" / "test" / "dog", dogs)

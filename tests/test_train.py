@@ -169,10 +169,8 @@ def test_seed_and_loss_record(unbroken):
     assert other.step == unbroken.step == STEPS
     assert np.all(np.asarray(other.losses) != np.asarray(unbroken.losses))
     assert unbroken.losses[-10:].mean() < 0.9 * unbroken.losses[:10].mean()
-    assert unbroken.variables == {
-        "params": unbroken.average,
-        "batch_stats": unbroken.batch_stats,
-    }
+    assert unbroken.variables["params"] is unbroken.average
+    assert unbroken.variables["batch_stats"] is unbroken.batch_stats
 
 
 @pytest.mark.parametrize(
@@ -341,10 +339,7 @@ def test_population_statistics_of_a_set_that_no_batch_size_divides():
     x = np.repeat(np.arange(5, dtype=np.uint8), 4).reshape(5, 2, 2, 1)
     stats = train.population_statistics(
         one_batch_norm(0.0, 64.0),
-        {
-            "params": {},
-            "batch_stats": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}},
-        },
+        {"params": {}, "batch_stats": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}},
         x,
         batch_size=3,
         show_progress=False,

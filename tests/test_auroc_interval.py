@@ -164,3 +164,14 @@ def test_one_image_of_a_class_is_one_comparison(n_in, n_ood):
     assert (1 - low) ** 2 == pytest.approx(Z2 * (1 / 10 + low * (1 - low) / 2))
     low, high = metrics.auroc_interval(np.zeros(n_in), np.zeros(n_ood))
     assert (low, high) == (0, 1)
+
+
+def test_two_images_of_a_class_have_a_variance():
+    """By hand: 0 < 1 < 2 < 3, in, OOD, in, OOD; three of four pairs are in order."""
+    variance = 2 * (0.125 / 2)  # of 0.5 and 1, in both classes
+    assert metrics.auroc_interval([0, 2], [1, 3]) == pytest.approx(
+        metrics._score_interval(0.75, variance, 2, 2, 0.95), abs=1e-12
+    )
+    assert metrics._score_interval(0.75, variance, 2, 2, 0.95) != pytest.approx(
+        metrics._score_interval(0.75, None, 2, 2, 0.95), abs=1e-3
+    )

@@ -137,8 +137,21 @@ def test_unusable_scores_are_refused(scores_in, scores_ood, message):
         metrics.detection(scores_in, scores_ood)
 
 
-def test_shares_outside_their_range_are_refused():
-    with pytest.raises(ValueError, match="confidence"):
-        metrics.auroc_interval([0, 1], [1, 2], confidence=95)
-    with pytest.raises(ValueError, match="tpr"):
-        metrics.fpr_at_tpr([0, 1], [1, 2], tpr=0)
+@pytest.mark.parametrize("share", [95, 1.01, -0.1])
+def test_shares_outside_their_range_are_refused(share):
+    for confidence in (share, 0, 1):
+        with pytest.raises(ValueError, match=f"between 0 and 1, not {confidence}; try 0.95"):
+            metrics.auroc_interval([0, 1], [1, 2], confidence=confidence)
+    for tpr in (share, 0):
+        with pytest.raises(ValueError, match=rf"in \(0, 1\], not {tpr}\."):
+            metrics.fpr_at_tpr([0, 1], [1, 2], tpr=tpr)
+
+
+def test_confidence_is_that_of_the_interval():
+    scores_in, scores_ood = [0, 1, 2, 5], [1, 3, 4, 6]
+    found = metrics.detection(scores_in, scores_ood, confidence=0.5)
+    assert found.auroc_ci == metrics.auroc_interval(scores_in, scores_ood, confidence=0.5)
+    assert metrics.detection(scores_in, scores_ood) == metrics.detection(
+        scores_in, scores_ood, confidence=0.95
+    )
+    assert found.fpr95 == metrics.fpr_at_tpr(scores_in, scores_ood, tpr=0.95) == 0.75

@@ -1,11 +1,14 @@
 import json
+import os
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from jaxood import integrity
 from jaxood.metrics import detection
-from jaxood.record import BpdRow, ModelRow, Record, ResultRow, _digest, label, write_file
+from jaxood.record import _LABELS, BpdRow, ModelRow, Record, ResultRow, _digest, label, write_file
 
 
 def result_row(**changes):
@@ -58,10 +61,22 @@ def test_the_record_has_the_keys_of_schema_1(record):
     )  # fmt: skip
 
 
-def test_a_result_row_carries_the_detection():
-    expected = detection([0, 1, 2], [1, 3, 4])
-    row = result_row()
-    assert (row.auroc, row.auroc_ci, row.n_in) == (expected.auroc, expected.auroc_ci, 3)
+def test_a_result_row_carries_the_detection_and_its_names():
+    found = detection([0, 1, 2], [1, 3, 4, 5])
+    names: dict[str, Any] = {"model": "m", "in_dist": "i", "ood": "o", "score": "s"}
+    row = ResultRow.from_detection(found, **names)
+    assert row == ResultRow(**names, **found._asdict(), params={}, paper=None, seconds=None)
+    more = {"params": {"b": 64}, "paper": 0.5, "seconds": 1.5}
+    row = ResultRow.from_detection(found, **names, **more)
+    assert row == ResultRow(**names, **found._asdict(), **more)
+    assert (row.auroc, row.n_in, row.n_ood) == (found.auroc, 3, 4)
+
+
+def test_the_text_is_for_people_too(record):
+    text = Record("e", 0, "smoke", {"note": "−log p(x)"}).to_json()
+    assert '\n "environment": {\n  "note": "−log p(x)"\n },\n' in text
+    assert text.startswith('{\n "schema": 1,\n "experiment": "e",')
+    assert text.endswith("\n}\n")
 
 
 def test_numpy_values_become_plain_and_what_is_not_finite_null(record):
@@ -139,6 +154,21 @@ def test_the_digest_is_of_what_is_said_not_of_its_layout(record):
     assert Record.from_json(json.dumps(dict(reversed(values.items())))) == record
 
 
+def test_a_write_makes_the_folder_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "new" / "folder" / "results.json"
+    for content in (b"one", b"two"):
+        write_file(str(path), content)
+        assert path.read_bytes() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_goes_by_a_hidden_file_of_this_process(tmp_path, monkeypatch):
+    moved = []
+    monkeypatch.setattr("os.replace", lambda old, new: moved.append((old, new)))
+    write_file(tmp_path / "a.json", b"x")
+    assert moved == [(tmp_path / f".a.json.{os.getpid()}", tmp_path / "a.json")]
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     write_file(path, b"old")
@@ -166,8 +196,33 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         ("downsampled_imagenet", "ImageNet 32×32"),
         ("rotated", "rotated"),
         ("nrm_reconstruction_3", "reconstruction, layer 3"),
+        ("nrm_reconstruction_12_mean", "reconstruction, layer 12, mean"),
+        ("nrm_reconstruction_x", "nrm reconstruction x"),
+        ("realnvp(svhn_cropped), T = 1.0", "RealNVP (SVHN, T = 1.0)"),
         ("my_own_photos", "my own photos"),
+        ("/data/my_photos/", "data, my photos"),
+        ("scaled_x", "scaled x"),
     ],
 )
 def test_labels(name, text):
     assert label(name) == text
+
+
+def test_labels_of_the_data_sets_models_and_scores():
+    """Every name that is not its label without underscores."""
+    names = """
+        celeb_a CelebA | cifar10 CIFAR-10 | cifar100 CIFAR-100 | fashion_mnist Fashion-MNIST
+        downsampled_imagenet ImageNet 32×32 | imagenet ImageNet | kmnist KMNIST | lsun LSUN
+        mnist MNIST | omniglot Omniglot | svhn SVHN | svhn_cropped SVHN
+        tiny_imagenet32 Tiny-ImageNet | glow Glow | nrm NRM | pixelcnn PixelCNN++
+        realnvp RealNVP | vae VAE | batch_norm_delta BatchNorm Δ | batch_norm_rank BatchNorm T
+        glow_neg_log_pz −log p(z), Glow | neg_log_prob −log p(x) | nrm_latent −log p(z*|y*)
+        nrm_latent_class_centred −log p(z*|y*), class-centred
+        nrm_latent_mean −log p(z*|y*), mean | nrm_latent_per_energy −log p(z*|y*) / |x|²
+        nrm_latent_two_sided −log p(z*|y*), two-sided | nrm_latent_waic WAIC of log p(z*|y*)
+        nrm_neg_log_prob −log p(x), NRM | nrm_neg_log_prob_mean −log p(x), NRM, mean
+        nrm_profile NRM profile | nrm_switches NRM switches | t_perm Tₚₑᵣₘ | waic WAIC
+    """
+    # One an entry: on one line they are separated by " | ".
+    entries = re.split(r"\s*\n\s*| \| ", names.strip())
+    assert {f"{name} {label(name)}" for name in _LABELS} == set(entries)

@@ -64,7 +64,7 @@ def main(config: Config):
     """Run the experiment."""
     common.start(config)
     out = config.out or Path(f"runs/glow_cifar-{config.preset}")
-    nrm_folder, study = parallel.on_writer(_nrm, config, out)
+    nrm_folder, study = _nrm(config, out)
     common.open_run(out, "glow_cifar", config)
     images, sets, absent = load_sets(study, seed=config.seed, data_dir=config.data_dir)
     store = Scores(out / "scores.npz")
@@ -132,7 +132,8 @@ def _nrm(config: Config, out: Path):
         return out / "nrm", study
     wanted = common.settings("nrm_cifar", own)
     del wanted["models"], wanted["negativity"]
-    common.finished_part(run, "--nrm-run", wanted, f"seed_{config.seed}")
+    part = f"seed_{config.seed}"
+    parallel.on_writer(common.finished_part, run, "--nrm-run", wanted, part)
     return run, study
 
 

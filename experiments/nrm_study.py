@@ -165,6 +165,7 @@ def trained(
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         optimizer=optimizer,
+        settings=dataclasses.asdict(recipe),
         statistics_batch=recipe.batch_size,
         seed=seed,
         directory=directory,

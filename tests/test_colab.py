@@ -7,6 +7,7 @@ machine that was seen to stall it.
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -105,7 +106,9 @@ def test_first_cell_installs_what_the_runtime_needs(
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
 
-    exec(source(cells(ROOT / "colab" / "nrm_cifar.ipynb")["setup"]), {})
+    cell = tmp_path / "setup.py"
+    cell.write_text(source(cells(ROOT / "colab" / "nrm_cifar.ipynb")["setup"]))
+    runpy.run_path(str(cell))
 
     assert capsys.readouterr().out == f"runtime: {runtime}, preset: {preset}\n"
     clone, pip = started[-2:]

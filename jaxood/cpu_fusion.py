@@ -1,10 +1,12 @@
 """XLA's fusions that compute some products wrongly on the CPU are switched off.
 
 From jaxlib 0.10.1 on, XLA hands convolutions, products and sums on the CPU to YNNPACK, fused with
-their neighbours. Without a word, results are wrong for a product of many rows (jax issue 39103, in
-0.10.2) and for a product with a constant matrix (from 0.10.2 to 0.12.0.1 at least), and some sums
-over seven dimensions end the process (jax issues 39257 and 40412, in 0.10.2). XLA reads its flags
-when its first backend starts, so this module is imported before anything that computes.
+their neighbours. Fused sums go wrong: without a word for a product of many rows (jax issue 39103,
+in 0.10.2) and for one with a constant matrix (from 0.10.2 to 0.12.0.1 at least), and some over
+seven dimensions end the process (jax issues 39257 and 40412, in 0.10.2). All fusions are off:
+``python -m experiments.speed --against fusion`` prints what this costs a training step and, with
+``--evaluation``, what it gains. XLA reads its flags when its first backend starts, so this module
+is imported before anything that computes.
 """
 
 import mmap

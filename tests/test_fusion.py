@@ -46,12 +46,12 @@ def random_variables(shapes):
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def assert_close(actual, expected):
-    """To 1e-5 of the largest value of each array."""
+def assert_close(actual, expected, tolerance):
+    """Relative to the largest value of each array."""
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True
     ):
-        atol = 1e-5 * np.abs(b).max()
+        atol = tolerance * np.abs(b).max()
         np.testing.assert_allclose(a, b, 0, atol, err_msg=jax.tree_util.keystr(path))
 
 
@@ -71,11 +71,14 @@ def test_likelihoods_and_gradients_do_not_depend_on_what_is_fused(name):
     program = gradient.compile(OPTIMIZED)
     assert "__ynn_fusion" not in str(program.as_text())
     compiled = program(variables["params"])
-    assert_close(compiled[0], loss(variables["params"]))  # op by op
+    assert_close(compiled[0], loss(variables["params"]), 1e-5)  # op by op
     if cpu_fusion.fuses():
         program = gradient.compile(cpu_fusion.FUSED)
         assert "__ynn_fusion" in str(program.as_text())
-        assert_close(program(variables["params"]), compiled)
+        fused = program(variables["params"])
+        assert_close(fused[0], compiled[0], 1e-5)
+        # Without any fusion, float32 gradients are up to 2e-5 away from those in float64.
+        assert_close(fused[1], compiled[1], 5e-5)
 
 
 # ------------------------------------------------------------------------------- switched off

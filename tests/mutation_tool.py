@@ -80,7 +80,7 @@ def survivors(module: str, sample: int, seed: int) -> tuple[int, list[str]]:
 
 def main():
     """Run, and print what survives and the share that is noticed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Small changes, and who notices.")
     parser.add_argument("modules", nargs="*", default=list(MODULES), help=", ".join(MODULES))
     parser.add_argument("--sample", type=int, default=40, help="changes of each module")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")

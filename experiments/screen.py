@@ -15,7 +15,6 @@ python -m experiments.screen --run runs/quickstart --images digits/rotated --sco
 
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,7 +132,7 @@ def finished_run(run: Path) -> tuple[Study, int]:
         UsageError: if the folder holds no such run, or one that has not finished its training.
     """
     try:
-        settings = json.loads((run / "config.json").read_text())
+        settings = common.read_settings(run)
         module: Any = RUNS[settings.pop("experiment")]
         config = module.Config(**settings)
         study = module.study_of(config)

@@ -29,7 +29,7 @@ from experiments.batch_norm_study import R2
 from experiments.common import UsageError
 from experiments.recipes import trained
 from experiments.screen import finished_run
-from jaxood import data, detector, scores
+from jaxood import data, detector, progress, scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,10 +93,11 @@ def main(config: Config):
             ("shuffled", np.arange(len(test))),
             ("sorted by class", np.argsort(labels, kind="stable")),
         ):
-            means = [
-                delta(test[order][np.sort(place)]).mean.mean()
-                for place in _whole(len(test), size, config.seed)
-            ]
+            places, means = _whole(len(test), size, config.seed), []
+            with progress.bar(f"sets of {size}, {arrival}", len(places)) as advance:
+                for place in places:
+                    means.append(delta(test[order][np.sort(place)]).mean.mean())
+                    advance(1)
             found = _rate(np.array(means), 0.05, config.splits, rng)
             _add(table, f"sets of {size} by Δ, {arrival} and dealt", found.asked, found)
     table.add_section()

@@ -13,11 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import ROOT, command
+from scipy.stats import betabinom
 
-from experiments import bn_fashion_mnist, common, quickstart, screen, speed
+from experiments import bn_fashion_mnist, common, quickstart, realised_rates, screen, speed
 from experiments.batch_norm_study import Config
 from experiments.store import Scores
-from jaxood import integrity, record
+from jaxood import detector, integrity, record
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +237,28 @@ def test_a_finished_run_screens_images_and_resumes(smoke, tmp_path, run):
     (out / "scores.csv").write_bytes(whole[: len(whole) // 2])
     run(*line)
     assert (out / "scores.csv").read_bytes() == whole
+
+
+def test_realised_rates_are_those_of_splits(smoke, capsys):
+    config = realised_rates.Config(
+        run=smoke[0].out, ood="digits/rotated", images=256, splits=4, sizes=(32,), devices=1
+    )
+    table = realised_rates.main(config)
+    names = list(table.columns[0].cells)
+    assert len(names) == 3 + 2 + 3 and names[3] == "sets of 32 by Δ, shuffled and dealt"
+    assert list(table.columns[1].cells)[3] == "20.0%"  # 4 sets of 8 are calibrated on
+    assert list(table.columns[4].cells)[5:] == ["no promise"] * 3
+
+
+def test_a_rate_that_is_kept_is_told_from_one_that_is_not():
+    """Independent scores keep it; where half of the fresh ones score higher it is not kept."""
+    rng = np.random.default_rng(0)
+    found = realised_rates._rate(rng.random(2000), 0.05, 400, rng)
+    low, high = betabinom.interval(0.99, 1000, 50, 951)
+    assert np.mean((low <= found.reported) & (found.reported <= high)) > 0.98
+    assert abs(found.reported.mean() / 1000 - 0.05) < 0.005
+    null, fresh = rng.random(1000), rng.random(1000) + (rng.random(1000) < 0.5)
+    assert np.sum(detector.p_values_of(fresh, null) <= 0.05) > high
 
 
 def test_only_a_finished_run_screens(smoke, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, chisquare
+from scipy.stats import beta, binom, chisquare
 
 from jaxood import detector
 
@@ -192,6 +192,8 @@ def test_the_p_value_of_a_set_is_that_of_its_mean_among_trusted_sets():
     fitted = detector.fit(above_its_set, trusted, set_size=10)
     null = [above_its_set(trusted[np.sort(c)]).mean() for c in detector.deal(50, 10)]
     np.testing.assert_allclose(fitted.null, np.sort(null), rtol=1e-6)
+    first = detector.p_values(fitted, images)
+    np.testing.assert_array_equal(first, detector.p_values(fitted, images, seed=0))
     p = detector.p_values(fitted, images, seed=2)
     own = np.concatenate(list(detector.deal(25, 10, 2)))[:25]
     for number, chosen in enumerate(detector.deal(25, 10, 2)):
@@ -242,6 +244,38 @@ def test_one_calibration_realises_a_rate_in_its_interval():
         assert few <= inside <= many
     with pytest.raises(ValueError, match="cannot be held"):
         detector.rate_interval(fitted, 0.001)
+
+
+def test_the_interval_of_a_rate_is_that_of_its_order_statistic():
+    """At N = 98 and 10 % an image is reported where at most 8 null scores are as high: k = 9."""
+    fitted = detector.Detector(brightness, np.arange(98, dtype=np.float32), frozenset())
+    low, high = detector.rate_interval(fitted, 0.1)
+    np.testing.assert_allclose([low, high], beta.ppf([0.025, 0.975], 9, 90))
+    exact = fitted._replace(null=np.arange(99, dtype=np.float32))  # k = 10, not lost to rounding
+    np.testing.assert_allclose(detector.rate_interval(exact, 0.1)[0], beta.ppf(0.025, 10, 90))
+
+
+def test_scores_that_differ_by_rounding_are_scores_of_images():
+    """Rounding is measured against the spread of the scores: one may lie near zero."""
+
+    def rounded(images):
+        return brightness(images) - 30 + 1e-6 * len(images)
+
+    assert detector.fit(rounded, constant_images(30, 30, 10, 50)).set_size is None
+
+    def one_at_least(images):
+        assert len(images)
+        return brightness(images)
+
+    assert len(detector.fit(one_at_least, constant_images(30)).null) == 1
+
+
+def test_a_detector_of_images_is_not_told_to_judge_smaller_sets():
+    fitted = detector.fit(brightness, constant_images(1, 2, 3))
+    with pytest.raises(ValueError, match="calibrate on more images, or choose a rate"):
+        detector.check_rate(fitted, 0.05)
+    with pytest.raises(ValueError, match="more images, judge smaller sets, or choose a rate"):
+        detector.check_rate(fitted._replace(set_size=2), 0.05)
 
 
 def test_a_fingerprint_follows_null_images_and_sets():

@@ -505,6 +505,14 @@ def test_summary(tmp_path):
     np.testing.assert_array_equal(found.scores, values[:: n // len(found.scores) + 1])
 
 
+def test_of_equal_scores_the_first_images_are_the_suspects(tmp_path):
+    path = tmp_path / "scores.csv"
+    lines = [f"{i},,,{i % 2},0.01,1,,\n" for i in range(10)]
+    path.write_text("index,file,set,score,p_value,reported,reason,digest\n" + "".join(lines))
+    found = stream.summary(path, suspects=7)
+    assert [row.index for row in found.suspects] == [1, 3, 5, 7, 9, 0, 2]
+
+
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_memory_does_not_grow_with_the_images(suffix, tmp_path, judge_brightness):
     """What Python and NumPy hold at most, for ten times the images, 9 MB more on the disk."""

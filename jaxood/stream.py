@@ -30,6 +30,9 @@ from jaxood.results import Row, Summary, escape, rows, summary
 
 __all__ = ["Row", "Summary", "ahead", "escape", "judge", "rows", "summary"]
 
+AT_A_TIME = 1024
+"""Images that are read at a time, unless the caller says how many."""
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -100,7 +103,7 @@ def judge(
             closing(ahead(fill, range(done, len(sets)))) as coming,
             progress.bar("screening", len(images), done=finished, show=show_progress) as advance,
         ):
-            if done == 0 and os.path.getsize(path) == 0:
+            if os.path.getsize(path) == 0:
                 file.write(results.HEADER)
             for number, filled, device in coming:
                 lines = _lines(detector, images, filled, device, number, false_positive_rate)
@@ -121,7 +124,8 @@ def _sets(
     if set_size is not None and set_size < 1:
         raise ValueError(f"a set of {set_size} images: give at least 1")
     if detector.set_size is None:
-        return None, np.split(np.arange(n), range(set_size or 1024, n, set_size or 1024))
+        size = set_size or AT_A_TIME
+        return None, np.split(np.arange(n), range(size, n, size))
     if set_size not in (None, detector.set_size):
         raise ValueError(
             f"the detector was calibrated on sets of {detector.set_size} images and judges no sets "
@@ -189,8 +193,8 @@ def _unknown(
 def _spooled(images: Images) -> Images:
     """Images that are read from the front alone, in a scratch file that is read anywhere."""
     with tempfile.TemporaryFile() as file:
-        for start in range(0, len(images), 1024):
-            images[start : start + 1024].tofile(file)
+        for start in range(0, len(images), AT_A_TIME):
+            images[start : start + AT_A_TIME].tofile(file)
         pixels = np.memmap(file, np.uint8, "r+", shape=images.shape)  # keeps what is closed
     return in_memory(pixels, None, "the scratch file")
 

@@ -1,5 +1,6 @@
 """Digests see every bit, and a lock has one holder."""
 
+import errno
 import subprocess
 import sys
 
@@ -36,10 +37,36 @@ def test_a_digest_does_not_depend_on_where_arrays_lie():
         assert integrity.digest({"a": same, "b": np.zeros((0, 2), np.uint8)}) == want
 
 
+def test_a_digest_is_32_digits_that_stay_the_same():
+    """128 bits; what is kept beside files today must be read tomorrow."""
+    assert (
+        integrity.digest({"a": np.arange(3, dtype=np.int32)}) == "5a0f53a4d8fa089aede9d2286b31a071"
+    )
+
+
 def test_other_values_are_named():
     integrity.check_same({"seed": 1}, {"seed": 1}, "the run", "choose another")
     with pytest.raises(integrity.Changed, match=r"the run .*seed .1, now 2., size .None, now 3."):
         integrity.check_same({"seed": 1}, {"seed": 2, "size": 3}, "the run", "choose another")
+
+
+@pytest.mark.skipif(integrity.fcntl is None, reason="a system without flock")
+def test_a_file_system_without_locks_locks_nothing_and_other_errors_are_raised(
+    tmp_path, monkeypatch
+):
+    def fails(code):
+        def flock(descriptor, operation):
+            raise OSError(code, "no")
+
+        monkeypatch.setattr(integrity.fcntl, "flock", flock)
+
+    for code in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+        fails(code)
+        with integrity.lock(tmp_path):
+            pass
+    fails(errno.EIO)
+    with pytest.raises(OSError, match="no"), integrity.lock(tmp_path):
+        pass
 
 
 HOLD = """

@@ -255,6 +255,26 @@ def test_sets_from_a_compressed_file_are_those_from_a_plain_one(rng, tmp_path):
     assert (tmp_path / "new.npy.csv").read_bytes() == (tmp_path / "new.npz.csv").read_bytes()
 
 
+def test_by_default_1024_images_are_read_at_a_time(rng, tmp_path):
+    pixels = noise(rng, 2100, 2, 2, 1)
+    np.savez_compressed(tmp_path / "new.npz", pixels)
+    images, sizes = data.open(tmp_path / "new.npz"), []
+    judge = detector.fit(brightness, noise(rng, 99, 2, 2, 1))
+    judge = judge._replace(score=lambda x: sizes.append(len(x)) or brightness(x))
+    stream.judge(judge, images, tmp_path / "scores.csv")
+    assert sizes == [1024, 1024, 52]
+    # A detector of sets reads as many at a time into its scratch file.
+    judge = detector.fit(among_its_set, noise(rng, 210, 2, 2, 1), set_size=70)
+    stream.judge(judge, images, tmp_path / "sets.csv", false_positive_rate=0.5)
+    batches = [pixels[np.sort(chosen)] for chosen in detector.deal(2100, 70)]
+    want = {
+        i: s
+        for c, x in zip(detector.deal(2100, 70), batches, strict=True)
+        for i, s in zip(np.sort(c).tolist(), among_its_set(x), strict=True)
+    }
+    assert {row.index: row.score for row in stream.rows(tmp_path / "sets.csv")} == want
+
+
 def test_images_that_were_calibrated_on_are_not_judged(rng, tmp_path):
     pixels = noise(rng, 40, 4, 4, 1)
     judge = detector.fit(brightness, pixels[:20])

@@ -217,9 +217,7 @@ def _attack(config: Config, names, p: Trained, q: Trained, trusted, sets, store:
 
     in_dist, other = names
     null = null_name(in_dist)
-    pool = score("trusted", np.concatenate([sets[in_dist], sets[null]]))
-    log_probs[in_dist], log_probs[null] = np.split(pool, [len(sets[in_dist])], axis=-1)
-    log_probs[other] = score(other, sets[other])
+    log_probs |= {name: score(name, sets[name]) for name in (in_dist, null, other)}
 
     def search_log_prob(temperature):
         def compute():

@@ -194,6 +194,9 @@ def test_the_p_value_of_a_set_is_that_of_its_mean_among_trusted_sets():
     np.testing.assert_allclose(fitted.null, np.sort(null), rtol=1e-6)
     first = detector.p_values(fitted, images)
     np.testing.assert_array_equal(first, detector.p_values(fitted, images, seed=0))
+    for rate in sorted(set(first)):
+        reported = detector.decide(fitted, images, false_positive_rate=rate) if rate < 1 else True
+        np.testing.assert_array_equal(reported, first <= rate)
     p = detector.p_values(fitted, images, seed=2)
     own = np.concatenate(list(detector.deal(25, 10, 2)))[:25]
     for number, chosen in enumerate(detector.deal(25, 10, 2)):
@@ -263,6 +266,11 @@ def test_scores_that_differ_by_rounding_are_scores_of_images():
 
     assert detector.fit(rounded, constant_images(30, 30, 10, 50)).set_size is None
 
+    def level(images):  # the same for all images, up to a millionth
+        return np.float32(1e4) + 0.01 * (len(images) > 2) + 0 * brightness(images)
+
+    assert detector.fit(level, constant_images(30, 30, 10, 50)).set_size is None
+
     def one_at_least(images):
         assert len(images)
         return brightness(images)
@@ -286,6 +294,8 @@ def test_a_fingerprint_follows_null_images_and_sets():
         one._replace(null=np.nextafter(one.null, np.float32(np.inf))),
         one._replace(seen=frozenset(list(one.seen)[1:])),
         one._replace(set_size=40),
+        one._replace(set_size=1),
         detector.fit(lambda x: 2 * brightness(x), images),
     ]
-    assert len({detector.fingerprint(d) for d in [one, *others]}) == 5
+    assert len({detector.fingerprint(d) for d in [one, *others]}) == 6
+    assert {len(seen) for seen in one.seen} == {16}

@@ -211,6 +211,37 @@ def test_zip_bombs_are_refused_unread(tmp_path, monkeypatch, little_memory):
     refused("another method", path=tmp_path / "b.npz")
 
 
+def test_only_what_expands_two_hundredfold_is_a_bomb(rng, tmp_path, monkeypatch):
+    """Few bytes for many pixels are usual in photographs of the sky."""
+    monkeypatch.setattr(array_files, "_MOST_IN_MEMORY", 2**10)
+    images = np.zeros((64, 32, 32), np.uint8)
+    images[:, :2] = noise(rng, 64, 2, 32)  # a sixteenth of it does not compress
+    np.savez_compressed(tmp_path / "a.npz", images)
+    np.testing.assert_array_equal(read(path=tmp_path / "a.npz")[0][..., 0], images)
+    np.savez_compressed(tmp_path / "a.npz", np.zeros_like(images))
+    refused("expand", "no photographs", path=tmp_path / "a.npz")
+    monkeypatch.setattr(array_files, "_MOST_IN_MEMORY", images.nbytes + 128)  # with its header
+    np.testing.assert_array_equal(read(path=tmp_path / "a.npz")[0], 0)
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0"])
+def test_the_end_of_a_stream_is_read_where_it_is_the_end_of_what_is_read_at_a_time(
+    behind, tmp_path
+):
+    """Else a flipped checksum, or bytes behind the last image, would not be seen."""
+    place = tmp_path / "idx"
+    name = place / "t10k-images-idx3-ubyte.gz"
+    write_idx(name, np.zeros((array_files._AT_ONCE // 1024, 32, 32), np.uint8))
+    assert len(read(path=place)[0]) == array_files._AT_ONCE // 1024
+    if behind:
+        name.write_bytes(gzip.compress(gzip.decompress(name.read_bytes()) + behind))
+    else:
+        whole = bytearray(name.read_bytes())
+        whole[-8] ^= 1  # of the checksum
+        name.write_bytes(whole)
+    refused("damaged idx file", path=place)
+
+
 def test_bytes_behind_an_array_are_refused(rng, tmp_path):
     images = noise(rng, 3, 8, 8)
     np.save(tmp_path / "a.npy", images)

@@ -525,6 +525,21 @@ def test_summary(tmp_path):
     np.testing.assert_array_equal(found.scores, values[:: n // len(found.scores) + 1])
 
 
+def test_a_summary_lists_no_more_than_it_is_asked_for(tmp_path):
+    path = tmp_path / "scores.csv"
+    reasons = ["a broken image", "zero bytes", "zero bytes", stream.results.KNOWN]
+    lines = [f"{i},{i}.png,,,,0,{reason},\n" for i, reason in enumerate(reasons)]
+    lines += [f"{i},{i}.png,,{i},0.5,0,,\n" for i in range(4, 14)]
+    path.write_text("index,file,set,score,p_value,reported,reason,digest\n" + "".join(lines))
+    found = stream.summary(path, suspects=2, scores=10)
+    assert (found.images, found.damaged, found.known) == (10, 3, 1)
+    assert [row.file for row in found.unread] == ["0.png", "1.png"]
+    np.testing.assert_array_equal(found.scores, np.arange(4, 14))
+    np.testing.assert_array_equal(stream.summary(path, scores=9).scores, np.arange(4, 14, 2))
+    assert len(stream.summary(path, suspects=3).unread) == 3
+    assert len(stream.summary(path).unread) == 3
+
+
 def test_of_equal_scores_the_first_images_are_the_suspects(tmp_path):
     path = tmp_path / "scores.csv"
     lines = [f"{i},,,{i % 2},0.01,1,,\n" for i in range(10)]

@@ -135,6 +135,7 @@ def test_nothing_that_a_prepared_folder_names_is_imported(rng, tmp_path, monkeyp
         ('{"fileFormat": 7, "splits": 7}', ["convert_format"]),
         ("[" * 100_000, ["damaged"]),
     ],
+    ids=["no table", "no splits", "another folder", "no lengths", "no format", "too deep"],
 )
 def test_wrong_lists_of_splits(rng, tmp_path, text, words):
     folder = tmp_path / "mnist/3.0.1"

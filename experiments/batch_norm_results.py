@@ -177,7 +177,7 @@ class Results(Judged):
         return self.bpd_rows_of((self.study.in_dist, *self.study.ood))
 
     def calibration(self):
-        """What p-values on fresh trusted images do, by a per-image score and by a batch score.
+        """Measure what p-values of fresh trusted images do, by a per-image and by a batch score.
 
         Those of −log p(x) are uniform by construction, up to chance. Δ of images of one set move
         together, so the share of a trusted set beyond the calibration set's 95 % quantile may be

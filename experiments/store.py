@@ -1,4 +1,4 @@
-"""What an experiment has computed so far: arrays in one file, with a digest of them."""
+"""Keep what an experiment has computed so far: arrays in one file, with a digest of them."""
 
 import io
 import json

@@ -44,7 +44,7 @@ _MOST_IN_MEMORY = 2**28
 
 
 class _Array(NamedTuple):
-    """What an array's header says.
+    """A header describes an array.
 
     Attributes:
         dtype: Of the array.
@@ -287,14 +287,14 @@ def _open_array(
 
 @contextmanager
 def _reading(path: Path) -> Iterator[ExitStack]:
-    """What is opened for reading, closed if that fails; every error is a `DataError`."""
+    """Close what was opened for reading if that fails, and turn every error into a `DataError`."""
     with _noticing(path), ExitStack() as resources:
         yield resources
 
 
 @contextmanager
 def _noticing(path: Path) -> Iterator[None]:
-    """What the readers of a file raise, as a `DataError`."""
+    """Turn what the readers of a file raise into a `DataError`."""
     try:
         yield
     except DataError:

@@ -141,7 +141,7 @@ class Listing(NamedTuple):
 
 
 def list_folder(folder: Path) -> Listing:
-    """What lies in a folder, links followed; `others` are all that are not regular image files.
+    """A folder's entries, links followed; `others` are all that are not regular image files.
 
     Raises:
         DataError: The folder cannot be read.

@@ -33,7 +33,7 @@ _ADAM7 = [
 _MOST_PIXELS = 2**24
 _MOST_BYTES = 2**27
 _MOST_SCANS = 64
-"""Of a progressive JPEG, which is decoded once a scan: encoders write some ten."""
+"""A progressive JPEG is decoded once a scan: encoders write some ten."""
 
 _MOST_RUNS = 2**22
 """Bytes of a run-length encoded BMP, which Pillow decodes in Python."""
@@ -148,7 +148,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_png(encoded: bytes) -> None:
-    """What Pillow passes over: checksums, too few rows, and the lower half of 16 bits.
+    """Check what Pillow passes over: checksums, too few rows, and the lower half of 16 bits.
 
     Raises:
         DataError: The image is too large or has more than 8 bits a channel.

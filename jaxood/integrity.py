@@ -24,11 +24,11 @@ except ImportError:  # Windows has no flock; there a second writer is not notice
 
 
 class IntegrityError(ValueError):
-    """What is on the disk cannot be used as it is; the message says what to do."""
+    """Something on the disk cannot be used as it is; the message says what to do."""
 
 
 class Damaged(IntegrityError):
-    """What is read is not what was written."""
+    """The bytes that are read are not those that were written."""
 
 
 class Changed(IntegrityError):

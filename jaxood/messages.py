@@ -1,4 +1,4 @@
-"""What processes tell each other: plain values, arrays and errors, as bytes and back.
+"""Processes tell each other plain values, arrays and errors: as bytes and back.
 
 A message is one line of JSON, which describes a value, and behind it the bytes of its arrays. It
 names neither classes nor functions, but for dtypes and errors of the tables here: whoever sent it,
@@ -17,7 +17,7 @@ import numpy as np
 from jaxood import integrity
 
 DTYPES = {t.name: t for t in map(np.dtype, [*"?bhilBHILefd", jnp.bfloat16])}
-"""What arrays may consist of, by name."""
+"""Arrays may consist of these, by name."""
 
 ERRORS: dict[str, type[Exception]] = {
     e.__name__: e
@@ -98,7 +98,7 @@ def _read(message):
 
 
 def _describe(value, arrays):
-    """What JSON says of a value: each array is put into ``arrays``, its dtype and shape remain."""
+    """Describe a value in JSON: each array goes into ``arrays``, its dtype and shape remain."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) is list:

@@ -182,7 +182,7 @@ _AGAIN = "run the experiment again with the same --out, which writes it anew"
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    """Of the record's content, however its text is laid out."""
+    """Digest the record's content, however its text is laid out."""
     text = json.dumps(values, sort_keys=True)
     return integrity.digest(np.frombuffer(text.encode(), np.uint8))
 

@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a file of results says.
+    """A file of results, summed up.
 
     Attributes:
         images: how many were judged.
@@ -290,5 +290,5 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """What `escape` was given."""
+    """Give back what `escape` was given."""
     return text.encode("latin-1", "backslashreplace").decode("unicode_escape")

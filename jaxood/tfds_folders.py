@@ -186,7 +186,7 @@ def _fields(example: Any, record: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _readable(folder: Path, name: str) -> Iterator[None]:
-    """What the reading of a folder raises, as a `DataError`."""
+    """Turn what the reading of a folder raises into a `DataError`."""
     try:
         yield
     except DataError:

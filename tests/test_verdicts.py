@@ -306,3 +306,25 @@ def test_masses_are_called_one_where_they_are():
         ["−0.400", "not 1"],
     ]
     assert [row[2] for row in table.rows] == [4, 4, 4, 16, 1]
+
+
+# --------------------------------------------------------------------------- the toy's headline
+
+
+def toy_headline(*, gap=0.01, gamma=0.02, mass=1.03):
+    gaussians: Any = SimpleNamespace(ood=("gap",), auroc=lambda score, name: gap)
+    path: Any = SimpleNamespace(gamma=np.array([1.0, gamma]))
+    checks = [Check("one", "usual", 4, 1.00002, True), Check("two", "usual", 4, mass, False)]
+    return toy_report.headline(gaussians, {"independent": path}, checks)
+
+
+def test_the_toy_says_of_each_claim_whether_it_holds():
+    said = toy_headline()
+    assert "Section 3 holds: " in said and "is 0.01 for" in said
+    assert "Section 4.2.1 does not hold: " in said and "γ = 0.02" in said
+    assert "Proposition 1 does not hold for" in said and "by up to 3e-02; " in said
+    assert said.endswith("by up to 2e-05.")
+    assert "Section 3 does not hold: " in toy_headline(gap=0.6)
+    assert "Section 4.2.1 holds: " in toy_headline(gamma=1.0)
+    assert "differ by 0.46 nats" in toy_headline(gamma=1.0)
+    assert "Proposition 1 holds for" in toy_headline(mass=1.0005)

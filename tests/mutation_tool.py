@@ -36,6 +36,9 @@ MODULES = {
 # Binary operators that a person could have meant; the others fail at once, or stand in annotations.
 _KEPT = ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Div", "Mod_FloorDiv", "Pow_Mul")
 
+# Of small integers, "is" says what "==" does.
+_SAME = ("_Is", "_IsNot")
+
 
 def survivors(module: str, sample: int, seed: int) -> tuple[int, list[str]]:
     """How many changes were tried, and the difference that each survivor makes."""
@@ -65,7 +68,11 @@ def survivors(module: str, sample: int, seed: int) -> tuple[int, list[str]]:
         run("init", "session.toml", "session.sqlite")
         with sqlite3.connect(copy / "session.sqlite") as session:
             jobs = session.execute("SELECT job_id, operator_name FROM mutation_specs").fetchall()
-            jobs = [job for job, name in jobs if "Binary" not in name or name.endswith(_KEPT)]
+            jobs = [
+                job
+                for job, name in jobs
+                if not name.endswith(_SAME) and ("Binary" not in name or name.endswith(_KEPT))
+            ]
             jobs = random.Random(seed).sample(jobs, min(sample, len(jobs)))
             for table in ("mutation_specs", "work_items"):
                 marks = ",".join("?" * len(jobs))

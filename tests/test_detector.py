@@ -188,9 +188,10 @@ def test_images_are_dealt_to_sets_of_one_size_each_once():
 
 
 def test_the_p_value_of_a_set_is_that_of_its_mean_among_trusted_sets():
-    trusted, images = random_images(50, seed=6), random_images(25, seed=7)
+    trusted, images = random_images(53, seed=6), random_images(25, seed=7)
     fitted = detector.fit(above_its_set, trusted, set_size=10)
-    null = [above_its_set(trusted[np.sort(c)]).mean() for c in detector.deal(50, 10)]
+    whole = list(detector.deal(53, 10))[:5]  # without the last, which three images do not fill
+    null = [above_its_set(trusted[np.sort(c)]).mean() for c in whole]
     np.testing.assert_allclose(fitted.null, np.sort(null), rtol=1e-6)
     first = detector.p_values(fitted, images)
     np.testing.assert_array_equal(first, detector.p_values(fitted, images, seed=0))

@@ -1,6 +1,7 @@
 """The CSV file of results: what it holds survives, what does not fit it is refused."""
 
 import csv
+import json
 import os
 
 import numpy as np
@@ -65,6 +66,8 @@ def test_results_of_something_else_are_refused_and_kept(rng, tmp_path, judge_bri
     path.unlink()
     stream.judge(judge_brightness, images, path, set_size=4)
     whole = path.read_bytes()
+    kept = json.loads((tmp_path / "scores.csv.json").read_text())
+    assert kept["images"] == [9, 4, 4, 1] and kept["set size"] == 4
     another = detector.fit(brightness, noise(rng, 99, 4, 4, 1))
     swapped = detector.fit(
         lambda x: 1.001 * brightness(x), noise(np.random.default_rng(0), 99, 4, 4, 1)

@@ -68,6 +68,7 @@ def test_results_of_something_else_are_refused_and_kept(rng, tmp_path, judge_bri
     whole = path.read_bytes()
     kept = json.loads((tmp_path / "scores.csv.json").read_text())
     assert kept["images"] == [9, 4, 4, 1] and kept["set size"] == 4
+    assert {len(row.digest) for row in stream.rows(path)} == {16}
     another = detector.fit(brightness, noise(rng, 99, 4, 4, 1))
     swapped = detector.fit(
         lambda x: 1.001 * brightness(x), noise(np.random.default_rng(0), 99, 4, 4, 1)
@@ -155,6 +156,7 @@ def test_summary(tmp_path):
 def test_a_summary_lists_no_more_than_it_is_asked_for(tmp_path):
     path = tmp_path / "scores.csv"
     reasons = ["a broken image", "zero bytes", "zero bytes", stream.results.KNOWN]
+    assert reasons[0] < stream.results.KNOWN < reasons[1]
     lines = [f"{i},{i}.png,,,,0,{reason},\n" for i, reason in enumerate(reasons)]
     lines += [f"{i},{i}.png,,{i},0.5,0,,\n" for i in range(4, 14)]
     path.write_text("index,file,set,score,p_value,reported,reason,digest\n" + "".join(lines))

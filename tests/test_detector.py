@@ -175,6 +175,7 @@ def test_a_batch_score_is_refused_without_the_size_of_sets(score):
 def test_images_are_dealt_to_sets_of_one_size_each_once():
     for n, size in ((7, 7), (8, 7), (20, 6), (64, 1)):
         sets = list(detector.deal(n, size, seed=3))
+        assert len(sets) == -(-n // size)
         assert all(len(np.unique(chosen)) == size for chosen in sets)
         order = np.concatenate(sets)
         np.testing.assert_array_equal(np.sort(order[:n]), np.arange(n))

@@ -24,7 +24,7 @@ MODULES = {
     "metrics": "test_metrics.py test_auroc_interval.py",
     "record": "test_record.py",
     "results": "test_results.py test_stream.py -k not.killed",
-    "stream": "test_stream.py -k not.killed",
+    "stream": "test_stream.py test_results.py -k not.killed",
     "integrity": "test_integrity.py test_store.py",
     "files": "test_files.py test_damage.py test_stream.py -k not.killed",
     "image_files": "test_files.py test_damage.py",

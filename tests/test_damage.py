@@ -242,6 +242,14 @@ def test_the_end_of_a_stream_is_read_where_it_is_the_end_of_what_is_read_at_a_ti
     refused("damaged idx file", path=place)
 
 
+@pytest.mark.parametrize("head", [b"\0\0\x07", b"\0\0\x09", b"\0\1\x08"])
+def test_an_idx_file_of_another_type_is_refused(head, rng, tmp_path):
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    write_idx(path, noise(rng, 3, 8, 8))
+    path.write_bytes(head + path.read_bytes()[3:])
+    refused("damaged idx file", path=tmp_path)
+
+
 def test_bytes_behind_an_array_are_refused(rng, tmp_path):
     images = noise(rng, 3, 8, 8)
     np.save(tmp_path / "a.npy", images)

@@ -252,6 +252,12 @@ def test_sets_from_a_compressed_file_are_those_from_a_plain_one(rng, tmp_path):
     assert (tmp_path / "new.npy.csv").read_bytes() == (tmp_path / "new.npz.csv").read_bytes()
 
 
+def test_images_may_be_judged_one_at_a_time(rng, tmp_path, judge_brightness):
+    np.save(tmp_path / "new.npy", noise(rng, 3, 4, 4, 1))
+    stream.judge(judge_brightness, data.open(tmp_path / "new.npy"), tmp_path / "a.csv", set_size=1)
+    assert [row.index for row in stream.rows(tmp_path / "a.csv")] == [0, 1, 2]
+
+
 def test_by_default_1024_images_are_read_at_a_time(rng, tmp_path):
     pixels = noise(rng, 2100, 2, 2, 1)
     np.savez_compressed(tmp_path / "new.npz", pixels)

@@ -29,7 +29,7 @@ MODULES = {
     "files": "test_files.py test_damage.py test_stream.py -k not.killed",
     "image_files": "test_files.py test_damage.py",
     "array_files": "test_files.py test_damage.py test_data.py",
-    "scores/batch_norm": "test_batch_norm.py",
+    "scores/batch_norm": "test_batch_norm.py test_scores.py",
 }
 """Modules of jaxood/, and the tests that ought to notice."""
 

@@ -27,8 +27,7 @@ from scipy.stats import betabinom
 from experiments import common
 from experiments.batch_norm_study import R2
 from experiments.common import UsageError
-from experiments.recipes import trained
-from experiments.screen import finished_run
+from experiments.screen import finished_run, model_of
 from jaxood import data, detector, progress, scores
 
 
@@ -63,14 +62,7 @@ def main(config: Config):
     ood, _ = data.load(config.ood, "test", config.data_dir)
     if labels is None:
         raise UsageError(f"{study.in_dist} has no labels to sort by: take another run")
-    fit = trained(
-        study.recipe,
-        study.in_dist,
-        trusted,
-        seed=seed,
-        devices=config.devices,
-        directory=config.run / "model",
-    )
+    fit = model_of(config.run, study, seed, trusted, config.devices)
     rng = np.random.default_rng(config.seed)
     chosen = rng.permutation(len(test))[: config.images]
     test, labels, ood = test[chosen], labels[chosen], rng.permutation(ood)

@@ -92,14 +92,7 @@ def main(config: Config):
         )
     out = config.out or Path("runs/screen")
     common.open_run(out, "screen", config, number_of_images=len(images))
-    fit = trained(
-        study.recipe,
-        study.in_dist,
-        trusted,
-        seed=seed,
-        devices=config.devices,
-        directory=config.run / "model",
-    )
+    fit = model_of(config.run, study, seed, trusted, config.devices)
     if images.skipped:
         print(f"{len(images.skipped)} files are not read: {_listed(images.skipped)}", flush=True)
     try:
@@ -143,6 +136,18 @@ def finished_run(run: Path) -> tuple[Study, int]:
     if not (run / "model" / "finished").is_dir():
         raise UsageError(f"--run {run} has not finished its training: let it finish first")
     return study, config.seed
+
+
+def model_of(run: Path, study: Study, seed: int, trusted, devices: int | None) -> Trained:
+    """The model of a finished run; ``trusted`` must be the images that it was trained on."""
+    return trained(
+        study.recipe,
+        study.in_dist,
+        trusted,
+        seed=seed,
+        devices=devices,
+        directory=run / "model",
+    )
 
 
 def calibrated(config: Config, study: Study, fit: Trained, trusted) -> detector.Detector:

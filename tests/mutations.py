@@ -337,7 +337,7 @@ MUTATIONS = [
 
 
 def arguments(mutation: Mutation) -> list[str]:
-    """What pytest is told: files, and the expression after -k as one argument."""
+    """Split what pytest is told: files, and the expression after -k as one argument."""
     files, _, chosen = mutation.tests.partition(" -k ")
     paths = [f"tests/{name}" for name in files.split()]
     return paths + (["-k", chosen] if chosen else [])

@@ -128,7 +128,7 @@ def test_couplings_alternate_and_change_every_value(coupled):
 
 @pytest.mark.parametrize(("image", "c"), [(28, 1), (32, 3)])
 def test_layers_of_the_vae_are_those_of_table_3(image, c):
-    """What its strides make of the sizes; parameters are counted in test_vae.py."""
+    """Its strides make these sizes; parameters are counted in test_vae.py."""
     net: Any = VAE((image, image, c))
     x, noise = np.zeros((2, image, image, c), np.uint8), np.zeros((2, 64), np.float32)
     half, k, a, b = image // 2, image // 4, 32 * c, 64 * c

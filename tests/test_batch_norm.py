@@ -83,7 +83,7 @@ def test_a_batch_holds_its_share_of_images_and_trusted_ones_and_nobody_twice(n):
 
 
 def test_an_image_is_in_one_batch_a_draw():
-    """Where groups come out even, they part the images; whose batch it is does not matter."""
+    """Groups that come out even part the images, whoever's batch it is."""
     mates, _ = batches(12)
     np.testing.assert_array_equal(mates, mates.swapaxes(-1, -2))
     for draw in range(DRAWS):
@@ -148,7 +148,7 @@ class Judged(NamedTuple):
 
 @pytest.fixture(scope="module")
 def judged():
-    """What a RealNVP of 8 channels and one block says after 60 steps on digits, 10 seconds."""
+    """A RealNVP of 8 channels and one block scores digits after 60 steps, 10 seconds."""
     images, _ = data.load("digits", "train")
     model = realnvp(images.shape[1:], channels=8, blocks=1)
     state = train.fit(

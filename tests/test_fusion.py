@@ -1,4 +1,4 @@
-"""What XLA fuses on the CPU does not change results, and the fusions that do are off."""
+"""XLA's fusions on the CPU do not change results, and those that do are off."""
 
 import os
 import subprocess
@@ -125,7 +125,7 @@ def test_a_backend_that_runs_before_the_import_is_told_of():
 
 @pytest.fixture
 def switched(monkeypatch):
-    """What ``XLA_FLAGS`` is after the import, if it was this and no backend runs."""
+    """Give ``XLA_FLAGS`` after the import, if it was this and no backend runs."""
     monkeypatch.setattr(cpu_fusion, "fuses", lambda: True)
     monkeypatch.setattr(cpu_fusion.xla_bridge, "backends_are_initialized", lambda: False)
 

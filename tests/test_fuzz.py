@@ -223,7 +223,7 @@ _MUTATIONS = [
 
 
 def _read(case: Case) -> str:
-    """What comes of reading a source whole, and of examining it: "read" or "refused"."""
+    """Read a source whole, and examine it: the outcome is "read" or "refused"."""
     try:
         images = case.open()
         pixels, labels = images.rows(0, len(images))

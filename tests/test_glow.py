@@ -151,7 +151,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def log_prob(trained):
-    """Of 20 images without noise, under the trained model."""
+    """Score 20 images without noise, under the trained model."""
     return functools.partial(jax.jit(trained[0].log_prob), trained[1].variables)
 
 

@@ -15,6 +15,7 @@ python -m experiments.screen --run runs/quickstart --images digits/rotated --sco
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -207,6 +208,17 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
     return shown + (", …" if len(names) > most else "")
 
 
+def _means_of_sets(path: Path) -> np.ndarray:
+    """The mean score of the images of each set that have their line in it."""
+    judged = ((row.set, row.score) for row in stream.rows(path) if not row.reason)
+    return np.array(
+        [
+            np.mean([score for _, score in of_set])
+            for _, of_set in itertools.groupby(judged, key=lambda pair: pair[0])
+        ]
+    )
+
+
 _PROMISES = {
     False: "Each image is judged by itself. The rate at which trusted images are reported is exact "
     "on average over calibrations; the bracket says what this one calibration may make of it.",
@@ -219,8 +231,12 @@ _PROMISES = {
 def _report(config, study, fit, judge, images, found, seconds, out):
     title = config.images if Path(config.images).exists() else label(config.images)
     trusted = f"{label(study.in_dist)} (calibration)"
-    sets = {trusted: judge.null} | ({title: found.scores} if found.images else {})
-    figure = figures.score_histograms(sets, trusted, xlabel=f"{label(config.score)} (nats)")
+    # The null of a detector of sets holds means of sets: only such can be compared with it.
+    in_sets = judge.set_size is not None
+    judged = _means_of_sets(out / "scores.csv") if in_sets else found.scores
+    sets = {trusted: judge.null} | ({title: judged} if found.images else {})
+    xlabel = f"{'mean of a set, ' * in_sets}{label(config.score)} (nats)"
+    figure = figures.score_histograms(sets, trusted, xlabel=xlabel)
     figures.save(figure, out / "figures" / "scores.png")
     shown = [report.FigureFile("scores.png", f"The score over {title} and trusted images.")]
     if found.suspects:

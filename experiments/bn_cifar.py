@@ -7,8 +7,9 @@ report. Data sets are read from --data-dir where they lie prepared, or downloade
 install 'jaxood[tfds]').
 """
 
-from experiments import batch_norm_test, common
-from experiments.batch_norm_study import Amount, Config, Study, presets, study
+from experiments.batch_norm import study as batch_norm_test
+from experiments.batch_norm.settings import Amount, Config, Study, presets, study
+from experiments.lab import common
 
 OOD = (
     "cifar10/rotated",

@@ -5,8 +5,9 @@ MNIST, Omniglot and KMNIST. Data sets are read from --data-dir where they lie pr
 downloaded by TFDS (pip install 'jaxood[tfds]').
 """
 
-from experiments import batch_norm_test, common
-from experiments.batch_norm_study import Amount, Config, Study, presets, study
+from experiments.batch_norm import study as batch_norm_test
+from experiments.batch_norm.settings import Amount, Config, Study, presets, study
+from experiments.lab import common
 
 # The last is ours: how much of "Rotation" is the rotation, and how much the ragged resampling?
 OOD = (

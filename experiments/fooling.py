@@ -13,15 +13,25 @@ from typing import Literal
 import jax
 import numpy as np
 
-from experiments import batch_norm_study, bn_cifar, bn_fashion_mnist, common, fooling_report
-from experiments.batch_norm_study import Sizes
-from experiments.common import UsageError
-from experiments.fooling_results import RATIOS, TEMPERATURES, Attack, Results, null_name
-from experiments.fooling_search import find_temperature, sampler
-from experiments.recipes import Trained, trained
-from experiments.store import Scores, identity
-from jaxood import data, parallel, record, scores
-from jaxood.record import label
+from experiments import bn_cifar, bn_fashion_mnist
+from experiments.batch_norm import settings as batch_norm_study
+from experiments.batch_norm.fooling import report as fooling_report
+from experiments.batch_norm.fooling.results import (
+    RATIOS,
+    TEMPERATURES,
+    Attack,
+    Results,
+    null_name,
+)
+from experiments.batch_norm.fooling.search import find_temperature, sampler
+from experiments.batch_norm.settings import Sizes
+from experiments.lab import common
+from experiments.lab.common import UsageError
+from experiments.lab.recipes import Trained, trained
+from experiments.lab.store import Scores, identity
+from jaxood import data, parallel, scores
+from jaxood.report import record
+from jaxood.report.labels import label
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

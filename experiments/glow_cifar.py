@@ -13,14 +13,17 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments import bn_cifar, common, glow_report, nrm_cifar, recipes
-from experiments.glow_results import Results
-from experiments.nrm_results import fitted
-from experiments.nrm_study import load_sets
-from experiments.recipes import Recipe
-from experiments.store import Scores, identity
-from jaxood import parallel, record, scores
-from jaxood.record import label
+from experiments import bn_cifar, nrm_cifar
+from experiments.lab import common, recipes
+from experiments.lab.recipes import Recipe
+from experiments.lab.store import Scores, identity
+from experiments.nrm.glow import report as glow_report
+from experiments.nrm.glow.results import Results
+from experiments.nrm.results import fitted
+from experiments.nrm.settings import load_sets
+from jaxood import parallel, scores
+from jaxood.report import record
+from jaxood.report.labels import label
 
 OOD = ("svhn_cropped", "celeb_a/scaled_0.8")
 GLOW = {

@@ -10,12 +10,14 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments import common, nrm_cifar
-from experiments.nrm_results import Results, fitted
-from experiments.nrm_study import Recipe, load_sets
-from experiments.store import Scores
-from jaxood import parallel, record, report
-from jaxood.record import label
+from experiments import nrm_cifar
+from experiments.lab import common
+from experiments.lab.store import Scores
+from experiments.nrm.results import Results, fitted
+from experiments.nrm.settings import Recipe, load_sets
+from jaxood import parallel, report
+from jaxood.report import record
+from jaxood.report.labels import label
 
 STEPS = 400
 IMAGES = 1000

@@ -11,13 +11,16 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments import common, nrm_figures, nrm_report
-from experiments.nrm_claims import claims
-from experiments.nrm_results import fitted
-from experiments.nrm_study import Architecture, Recipe, Study, load_sets
-from experiments.store import Scores
-from jaxood import parallel, record
-from jaxood.models.nrm_losses import Weights
+from experiments.lab import common
+from experiments.lab.store import Scores
+from experiments.nrm import figures as nrm_figures
+from experiments.nrm import report as nrm_report
+from experiments.nrm.claims import claims
+from experiments.nrm.results import fitted
+from experiments.nrm.settings import Architecture, Recipe, Study, load_sets
+from jaxood import parallel
+from jaxood.models.nrm.losses import LossWeights
+from jaxood.report import record
 
 OOD = (
     "svhn_cropped",
@@ -36,7 +39,7 @@ FAMILIES = (
     ("cifar10 (automobile)", "cifar10 (truck)", "cifar100 (pickup truck)"),
     ("celeb_a/scaled_0.8", "cifar100 (girl)"),
 )
-WEIGHTS = Weights(cross_entropy=1, reconstruction=10, negativity=40, path=3)
+WEIGHTS = LossWeights(cross_entropy=1, reconstruction=10, negativity=40, path=3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments import batch_norm_test, common
-from experiments.batch_norm_study import Sizes, Study
-from experiments.recipes import Recipe
+from experiments.batch_norm import study as batch_norm_test
+from experiments.batch_norm.settings import Sizes, Study
+from experiments.lab import common
+from experiments.lab.recipes import Recipe
 
 PRESETS = {
     "smoke": (

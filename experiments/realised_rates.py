@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import betabinom
 
-from experiments import common
-from experiments.batch_norm_study import R2
-from experiments.common import UsageError
+from experiments.batch_norm.settings import R2
+from experiments.lab import common
+from experiments.lab.common import UsageError
 from experiments.screen import finished_run, model_of
 from jaxood import data, detector, progress, scores
 

@@ -25,13 +25,15 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments import bn_cifar, bn_fashion_mnist, common, quickstart
-from experiments.batch_norm_study import R2, Study
-from experiments.common import UsageError
-from experiments.recipes import Trained, trained
-from jaxood import data, detector, figures, record, report, scores, stream
+from experiments import bn_cifar, bn_fashion_mnist, quickstart
+from experiments.batch_norm.settings import R2, Study
+from experiments.lab import common
+from experiments.lab.common import UsageError
+from experiments.lab.recipes import Trained, trained
+from jaxood import data, detector, report, scores, stream
 from jaxood.integrity import IntegrityError
-from jaxood.record import label
+from jaxood.report import figures, record
+from jaxood.report.labels import label
 
 RUNS: dict[str, ModuleType] = {
     "quickstart": quickstart,

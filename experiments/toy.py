@@ -11,10 +11,23 @@ from typing import Literal
 
 import numpy as np
 
-from experiments import common, proposition1, toy_detection, toy_examples, toy_report
-from experiments.recipes import Recipe
-from experiments.toy_detection import FASHION_OOD, Case, Outcome
-from jaxood import data, parallel, record
+from experiments.batch_norm.toy import (
+    detection as toy_detection,
+)
+from experiments.batch_norm.toy import (
+    examples as toy_examples,
+)
+from experiments.batch_norm.toy import (
+    proposition1,
+)
+from experiments.batch_norm.toy import (
+    report as toy_report,
+)
+from experiments.batch_norm.toy.detection import FASHION_OOD, Case, Outcome
+from experiments.lab import common
+from experiments.lab.recipes import Recipe
+from jaxood import data, parallel
+from jaxood.report import record
 
 DIGITS = Case(
     in_dist="digits",

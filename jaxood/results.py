@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxood import integrity
-from jaxood.images import Images, printable
-from jaxood.record import write_file
+from jaxood.data.images import Images, printable
+from jaxood.integrity import write_file
 
 KNOWN = "the detector was calibrated on this image"
 """The reason why such an image is not judged."""

@@ -24,8 +24,8 @@ import numpy as np
 
 from jaxood import detector as detectors
 from jaxood import integrity, progress, results
+from jaxood.data.images import DataError, Images, in_memory
 from jaxood.detector import Detector
-from jaxood.images import DataError, Images, in_memory
 from jaxood.results import Row, Summary, escape, rows, summary
 
 __all__ = ["Row", "Summary", "ahead", "escape", "judge", "rows", "summary"]

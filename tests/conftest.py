@@ -2,8 +2,6 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 # Both are read when jax is first imported. Most of the tests' time is XLA's compilation.
@@ -21,6 +19,7 @@ import pytest
 from jaxood import data
 from jaxood.density import DensityModel
 from jaxood.models.realnvp import realnvp
+from tests.helpers import ROOT, command, initial, perturb
 
 
 class Flow(NamedTuple):
@@ -39,28 +38,10 @@ class Flow(NamedTuple):
     images: np.ndarray
 
 
-def perturb(variables, scale=0.1, seed=0):
-    rng = np.random.default_rng(seed)
-
-    def leaf(path, value):
-        noise = rng.normal(size=value.shape)
-        if path[0].key == "params":
-            value = np.asarray(value) + scale * noise
-        else:
-            value = 0.3 * noise if path[-1].key == "mean" else np.exp(0.3 * noise)
-        return value.astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(leaf, variables)
-
-
-def initial(init, *args):
-    return jax.jit(init)(jax.random.key(0), *args)
-
-
 @pytest.fixture(scope="session")
 def flow():
     images = data.load("digits", "train")[0][:256]
-    model = realnvp(images.shape[1:], channels=4, blocks=1)
+    model = realnvp(images.shape[1:], width=4, depth=1)
     variables = jax.tree.map(np.asarray, initial(model.init, images))
     return Flow(model, variables, perturb(variables), images)
 
@@ -73,12 +54,6 @@ def float64():
 
 
 # ------------------------------------------------------------------------ experiments, as users run
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(*arguments):
-    return [sys.executable, "-m", *map(str, arguments)]
 
 
 @pytest.fixture(scope="session")

@@ -21,15 +21,15 @@ from tests.mutations import ROOT, TREE
 
 MODULES = {
     "detector": "test_detector.py",
-    "metrics": "test_metrics.py test_auroc_interval.py",
-    "record": "test_record.py",
+    "metrics": "test_metrics.py test_metrics_interval.py",
+    "report/record": "report/test_record.py",
     "results": "test_results.py test_stream.py -k not.killed",
     "stream": "test_stream.py test_results.py -k not.killed",
-    "integrity": "test_integrity.py test_store.py",
-    "files": "test_files.py test_damage.py test_stream.py -k not.killed",
-    "image_files": "test_files.py test_damage.py",
-    "array_files": "test_files.py test_damage.py test_data.py",
-    "scores/batch_norm": "test_batch_norm.py test_scores.py",
+    "integrity": "test_integrity.py experiments/test_store.py",
+    "data/files": "data/test_files.py data/test_damage.py test_stream.py -k not.killed",
+    "data/image_files": "data/test_files.py data/test_damage.py",
+    "data/array_files": "data/test_files.py data/test_damage.py data/test_data.py",
+    "scores/batch_norm": "nn/test_batch_norm.py scores/test_scores.py",
 }
 """Modules of jaxood/, and the tests that ought to notice."""
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 
-from jaxood import integrity, messages
+from jaxood import integrity
+from jaxood.parallel import messages
+from tests.helpers import ROOT
 
 # ------------------------------------------------------------------------------------ the source
 

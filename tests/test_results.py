@@ -6,11 +6,11 @@ import os
 
 import numpy as np
 import pytest
-from test_files import noise, write_images
-from test_stream import brightness
 
 from jaxood import data, detector, stream
 from jaxood.integrity import Changed, Locked
+from tests.data.test_files import noise, write_images
+from tests.test_stream import brightness
 
 
 @pytest.fixture

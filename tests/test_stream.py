@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_data import drawings, write_tfds
-from test_files import noise, png, write_idx, write_images
-from test_fuzz import malformed
 
 from jaxood import data, detector, stream
 from jaxood.data import DataError
+from tests.data.test_data import drawings, write_tfds
+from tests.data.test_files import noise, png, write_idx, write_images
+from tests.data.test_fuzz import malformed
+from tests.helpers import ROOT
 
 
 @pytest.fixture

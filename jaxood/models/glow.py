@@ -11,10 +11,10 @@ from jax.scipy.stats import norm
 from scipy import linalg
 from scipy.stats import special_ortho_group
 
-from jaxood.convolution import Conv
 from jaxood.density import dequantize
-from jaxood.layers import squeeze, unsqueeze
-from jaxood.likelihoods import LEVELS
+from jaxood.nn.convolution import Conv
+from jaxood.nn.layers import squeeze, unsqueeze
+from jaxood.nn.likelihoods import LEVELS
 
 SCALE_SPEED = 3.0
 """Of the learned scale of a layer that starts at zero, as in the authors' code."""

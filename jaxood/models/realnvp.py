@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxood.convolution import Conv
 from jaxood.density import DensityModel, dequantize
-from jaxood.jacobian import own_log_det
-from jaxood.layers import ResNet, channelwise, checkerboard, squeeze, unsqueeze
+from jaxood.nn.convolution import Conv
+from jaxood.nn.jacobian import own_log_det
+from jaxood.nn.layers import ResNet, channelwise, checkerboard, squeeze, unsqueeze
 
 ALPHA = 0.05
 """Keeps the logit of a pixel finite: ``logit(ALPHA + (1 - 2 ALPHA) x)``, x in (0, 1)."""
@@ -21,14 +21,14 @@ class Coupling(nn.Module):
     """Affine coupling: scale and shift what the mask hides by what it shows (paper, eq. 9, 10).
 
     Attributes:
-        channels: width of the scale-and-shift network.
-        blocks: its residual blocks.
+        width: channels of the scale-and-shift network.
+        depth: its residual blocks.
         conv: makes its convolutions.
         unroll: how many blocks one turn of its scan holds.
     """
 
-    channels: int
-    blocks: int
+    width: int
+    depth: int
     conv: Callable = Conv
     unroll: int = 1
 
@@ -37,7 +37,7 @@ class Coupling(nn.Module):
         """Return the image of ``x`` ``(n, h, w, c)`` and the forward log-determinant ``(n,)``."""
         c = x.shape[-1]
         mask = mask.astype(x.dtype)
-        net = ResNet(self.channels, self.blocks, 2 * c, self.conv, self.unroll, name="net")
+        net = ResNet(self.width, self.depth, 2 * c, self.conv, self.unroll, name="net")
         log_scale, shift = jnp.split(net(mask * x, train=train), 2, axis=-1)
         bound = self.param("log_scale_bound", nn.initializers.ones, (c,))
         log_scale = (1 - mask) * bound * jnp.tanh(log_scale)
@@ -55,25 +55,25 @@ class RealNVP(nn.Module):
     BatchNorm sits in the scale-and-shift networks only, never in the flow itself.
 
     Attributes:
-        channels: width of the first three networks; doubled after the squeeze.
-        blocks: residual blocks a network; scanned, so compile time does not grow with them.
+        width: channels of the first three networks; doubled after the squeeze.
+        depth: residual blocks a network; scanned, so compile time does not grow with them.
         conv: makes the convolutions.
         unroll: how many blocks one turn of a scan holds.
     """
 
-    channels: int = 32
-    blocks: int = 4
+    width: int = 32
+    depth: int = 4
     conv: Callable = Conv
     unroll: int = 1
 
     def setup(self):
-        def couplings(count, channels):
-            settings = (channels, self.blocks, self.conv, self.unroll)
+        def couplings(count, width):
+            settings = (width, self.depth, self.conv, self.unroll)
             return [Coupling(*settings) for _ in range(count)]
 
-        self.fine = couplings(3, self.channels)
-        self.squeezed = couplings(3, 2 * self.channels)
-        self.coarse = couplings(4, 2 * self.channels)
+        self.fine = couplings(3, self.width)
+        self.squeezed = couplings(3, 2 * self.width)
+        self.coarse = couplings(4, 2 * self.width)
 
     def __call__(self, x, *, train=False, inverse=False):
         """Map real-valued images to latents or, with ``inverse=True``, latents to images.
@@ -119,8 +119,8 @@ class RealNVP(nn.Module):
 def realnvp(
     image_shape,
     *,
-    channels=32,
-    blocks=4,
+    width=32,
+    depth=4,
     conv: Callable = Conv,
     unroll=1,
     jacobian: Literal["usual", "exact"] = "usual",
@@ -132,14 +132,14 @@ def realnvp(
     averaged over ``u`` it is a lower bound on the discrete log-likelihood. In training mode it is
     the paper's ``log p~(x_j | x_-j)``. With the usual log-determinant, which leaves out that
     ``x_j`` itself moves the batch statistics, its exponential does not integrate to 1; with the
-    exact one it does, at the cost of ``n h w c`` batches a batch (`jaxood.jacobian.own_log_det`).
-    Either is chosen here or in a call, ``log_prob(..., train=True, jacobian="exact")``; in
-    evaluation mode they are the same.
+    exact one it does, at the cost of ``n h w c`` batches a batch (`own_log_det`). Either
+    is chosen here or in a call, ``log_prob(..., train=True, jacobian="exact")``; in evaluation mode
+    they are the same.
 
     Args:
         image_shape: ``(h, w, c)``, even height and width.
-        channels: width of the scale-and-shift networks (paper: 32, for CIFAR 64).
-        blocks: their residual blocks (paper: 4, for CIFAR 8).
+        width: channels of the scale-and-shift networks (paper: 32, for CIFAR 64).
+        depth: their residual blocks (paper: 4, for CIFAR 8).
         conv: makes their convolutions, as `flax.linen.Conv` does.
         unroll: residual blocks a turn of their scan; more compile longer and run a little faster.
         jacobian: which log-determinant training mode has, ``"usual"`` or ``"exact"``.
@@ -154,7 +154,7 @@ def realnvp(
     if h % 2 or w % 2:
         raise ValueError(f"RealNVP squeezes 2x2 patches: {h}x{w} images need an even size")
     _check_jacobian(jacobian)
-    flow = RealNVP(channels, blocks, conv, unroll)
+    flow = RealNVP(width, depth, conv, unroll)
 
     @jax.jit
     def init(key, x):

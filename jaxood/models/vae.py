@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxood.convolution import Conv, ConvTranspose
 from jaxood.density import DensityModel, draw, image_keys
-from jaxood.layers import BatchNorm
-from jaxood.likelihoods import LEVELS, categorical_log_prob, categorical_sample
+from jaxood.nn.convolution import Conv, ConvTranspose
+from jaxood.nn.layers import BatchNorm
+from jaxood.nn.likelihoods import LEVELS, categorical_log_prob, categorical_sample
 
 MIN_SCALE = 1e-3
 """Of the posterior: a far-off image must not make its logarithm infinite."""
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
     Attributes:
         width: as in `Encoder`.
         image_shape: ``(h, w, c)``.
-        conv_transpose: makes the convolutions, as `jaxood.convolution.ConvTranspose` does.
+        conv_transpose: makes the convolutions, as `jaxood.nn.convolution.ConvTranspose` does.
     """
 
     width: int
@@ -157,7 +157,7 @@ def vae(image_shape, *, width=32, latent=64, conv=Conv, conv_transpose=ConvTrans
             are in proportion, but for the 256 levels.
         latent: size of the latent vector; the paper does not say, its source takes 64.
         conv: makes the encoder's convolutions, as `flax.linen.Conv` does.
-        conv_transpose: makes the decoder's, as `jaxood.convolution.ConvTranspose` does.
+        conv_transpose: makes the decoder's, as `jaxood.nn.convolution.ConvTranspose` does.
 
     Returns:
         A `DensityModel`. ``sample`` draws latents of standard deviation ``temperature``, decodes in

@@ -10,6 +10,8 @@ There are two kinds, and a function's return type says which it is:
   (`mixed_log_prob`, `batch_norm_delta`).
 """
 
+from jaxood.models.ensemble import ensemble
+from jaxood.models.mates_only import mates_only
 from jaxood.scores import rendering
 from jaxood.scores.batch_norm import (
     Estimate,
@@ -18,11 +20,11 @@ from jaxood.scores.batch_norm import (
     delta,
     mixed_log_prob,
 )
-from jaxood.scores.ensemble import ensemble, ensemble_loss, waic
 from jaxood.scores.glow import glow_log_pz, glow_neg_log_pz
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality
-from jaxood.scores.mates import mates_only
 from jaxood.scores.rendering import nrm_latent
+from jaxood.scores.waic import waic
+from jaxood.train.losses import ensemble_loss
 
 __all__ = [
     "Estimate",

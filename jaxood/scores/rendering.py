@@ -25,7 +25,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 
 from jaxood import parallel, progress
-from jaxood.models.nrm import biases, fold, paths, replace_biases
+from jaxood.models.nrm.model import biases, fold, paths, replace_biases
 from jaxood.scores.likelihood import typicality
 
 Reduction = Literal["sum", "mean"]
@@ -63,7 +63,7 @@ def latent_log_prob(model, variables, x, *, y=None, reduction: Reduction = "sum"
     """``log p({z*(l)}_{l > above} | y)`` up to its constant, by one forward-mode pass.
 
     The latents held fixed, it is the derivative of the logit of y along the bias vector
-    (`jaxood.models.nrm`). Nothing is rendered.
+    (`jaxood.models.nrm.model`). Nothing is rendered.
 
     Args:
         model: an `NRM`.
@@ -280,7 +280,7 @@ def neg_log_prob(measurement, *, layer=0, reduction: Reduction = "sum"):
 def per_energy(score, energy):
     """A score divided by the image's energy ``|x|^2``: a per-image score, beyond the paper.
 
-    Where rendering works, h(0) is close to x, and the identities of `jaxood.models.nrm` tie
+    Where rendering works, h(0) is close to x, and the identities of `jaxood.models.nrm.model` tie
     log p(z*|y*) to the energy: a dull image then scores low whatever it shows.
 
     Args:

@@ -1,0 +1,101 @@
+"""The BatchNorm paper's own numbers: Tables 1, 2 and 5.
+
+Its ImageNet is `downsampled_imagenet`, its LSUN `lsun`. Left as None: the VAE's r2 = 0.5
+column of Table 5, which repeats Table 2's WAIC. Table 1(b) prints 8.56 where its own rows differ
+by 8.66.
+"""
+
+from experiments.batch_norm.settings import SWEEP_R2
+
+_FASHION = ("fashion_mnist/rotated", "mnist", "omniglot", "kmnist")
+_CIFAR = ("cifar10/rotated", "svhn_cropped", "downsampled_imagenet", "lsun")
+
+_TABLE_2 = {  # AUROC of log p, T_perm, WAIC and Delta on each set
+    ("fashion_mnist", "realnvp"): (
+        _FASHION,
+        (0.76, 0.64, 0.99, 0.99),
+        (0.10, 0.78, 0.24, 1.00),
+        (0.05, 0.86, 0.97, 1.00),
+        (0.47, 0.45, 0.63, 1.00),
+    ),
+    ("fashion_mnist", "vae"): (
+        _FASHION,
+        (0.73, 0.61, 0.94, 0.97),
+        (0.13, 0.73, 0.56, 1.00),
+        (0.00, 0.99, 0.90, 1.00),
+        (0.55, 0.50, 0.84, 1.00),
+    ),
+    ("cifar10", "realnvp"): (
+        _CIFAR,
+        (0.87, 0.79, 0.99, 1.00),
+        (0.07, 0.86, 0.16, 1.00),
+        (0.51, 0.50, 0.58, 0.98),
+        (0.70, 0.58, 0.60, 0.99),
+    ),
+    ("cifar10", "pixelcnn"): (
+        _CIFAR,
+        (0.77, 0.67, 0.90, 0.99),
+        (0.10, 0.86, 0.09, 0.99),
+        (0.51, 0.49, 0.66, 0.89),
+        (0.72, 0.60, 0.78, 0.98),
+    ),
+}
+_SCORES = ("neg_log_prob", "t_perm", "waic", "batch_norm_delta")
+_SWEEP = tuple(f"batch_norm_delta@{r2}" for r2 in SWEEP_R2)
+
+_TABLE_5 = {  # AUROC of Delta with r1 -> 0, by r2
+    ("fashion_mnist", "realnvp"): (
+        _FASHION,
+        (0.93, 0.91, 0.98, 0.99),
+        (0.92, 1.00, 1.00, 1.00),
+        (0.96, 0.95, 1.00, 1.00),
+        (0.86, 1.00, 1.00, 1.00),
+    ),
+    ("fashion_mnist", "vae"): (
+        _FASHION,
+        (0.88, 0.94, None, 0.97),
+        (0.86, 0.99, None, 1.00),
+        (0.93, 0.98, None, 1.00),
+        (0.85, 0.99, None, 1.00),
+    ),
+    ("cifar10", "realnvp"): (
+        _CIFAR,
+        (1.00, 1.00, 1.00, 1.00),
+        (0.92, 1.00, 1.00, 1.00),
+        (0.74, 0.92, 0.98, 0.98),
+        (0.77, 0.98, 1.00, 0.99),
+    ),
+    ("cifar10", "pixelcnn"): (
+        _CIFAR,
+        (0.87, 0.97, 1.00, 0.99),
+        (0.76, 0.95, 1.00, 0.99),
+        (0.62, 0.74, 0.87, 0.89),
+        (0.72, 0.80, 0.98, 0.98),
+    ),
+}
+
+_TABLE_1 = {  # bits per dimension, evaluation and training mode
+    ("fashion_mnist", "realnvp"): {"fashion_mnist": (2.92, 2.94), "mnist": (1.74, 9.47)},
+    ("cifar10", "realnvp"): {"cifar10": (3.48, 3.51), "svhn_cropped": (2.44, 11.10)},
+    ("fashion_mnist", "vae"): {"fashion_mnist": (3.19, 3.20), "mnist": (1.97, 8.50)},
+    ("cifar10", "pixelcnn"): {"cifar10": (3.21, 3.33), "svhn_cropped": (2.16, 4.04)},
+}
+
+
+def auroc(in_dist: str, model: str) -> dict[tuple[str, str], float]:
+    """Tables 2 and, under ``batch_norm_delta@<r2>``, 5: by (set, score)."""
+    found = {}
+    for table, columns in ((_TABLE_2, _SCORES), (_TABLE_5, _SWEEP)):
+        sets, *rows = table.get((in_dist, model), ((),))
+        for name, row in zip(sets, rows, strict=True):
+            found |= {(name, c): v for c, v in zip(columns, row, strict=True) if v is not None}
+    return found
+
+
+def bpd(in_dist: str, model: str) -> dict[tuple[str, str, str], float]:
+    """Table 1: by (model, set, mode)."""
+    return {
+        (model, name, mode): value
+        for name, values in _TABLE_1.get((in_dist, model), {}).items()
+        for mode, value in zip(("evaluation", "training"), values, strict=True)
+    }

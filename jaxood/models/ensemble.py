@@ -1,0 +1,32 @@
+"""Several models as one: independently seeded copies, evaluated by one program."""
+
+import jax
+
+from jaxood.density import DensityModel
+
+
+def ensemble(model, members):
+    """Independently seeded copies of a model as one ``vmap``-ped program.
+
+    Args:
+        model: a `DensityModel`.
+        members: their number M.
+
+    Returns:
+        A `DensityModel` whose variables carry a leading axis M. Its ``log_prob`` is ``(M, n)``:
+        all members see the same images and the same noise. Its ``sample`` is ``(M, n, h, w, c)``.
+    """
+
+    def init(key, x):
+        return jax.vmap(model.init, (0, None))(jax.random.split(key, members), x)
+
+    def log_prob(variables, x, **options):
+        return jax.vmap(lambda member: model.log_prob(member, x, **options))(variables)
+
+    def sample(variables, key, n, *, temperature=1.0):
+        def draw(member, key):
+            return model.sample(member, key, n, temperature=temperature)
+
+        return jax.vmap(draw)(variables, jax.random.split(key, members))
+
+    return DensityModel(init, log_prob, sample)

@@ -1,0 +1,391 @@
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxood.models.nrm import architectures as nrm_architectures
+from jaxood.models.nrm.model import biases, fold, forward, nrm, paths, replace_biases
+from jaxood.models.nrm.network import Layer, pick, winners
+from jaxood.nn.batch_stats import batch_moments
+
+WIDTH, CLASSES = 3, 4
+
+
+def conv(channels, kernel=3, stride=1, padding="SAME", pool=None, skip=0):
+    return (channels, kernel, stride, padding, pool, skip)
+
+
+def springenberg(**down):
+    """Tables 1 and 2 of the source; what goes down is a strided convolution or a pool."""
+    fine, coarse = [conv(3), conv(3), conv(3, **down)], [conv(6), conv(6), conv(6, **down)]
+    return [*fine, *coarse, conv(6, padding="VALID"), conv(6, 1), conv(CLASSES, 1)]
+
+
+LAYERS = {
+    "all_cnn_c": springenberg(stride=2),
+    "convpool_cnn_c": springenberg(pool=(3, 2)),
+    "all_conv_13": [
+        *(conv(3), conv(3), conv(3, pool=(2, 2))),
+        *(conv(6), conv(6), conv(6, pool=(2, 2))),
+        *(conv(12, padding="VALID"), conv(6, 1), conv(3, 1)),
+    ],
+    "resnet": [
+        *(conv(3), conv(3), conv(3, skip=1)),
+        *(conv(6, stride=2), conv(6, skip=2)),
+        *(conv(12, stride=2), conv(12, skip=2)),
+    ],
+}
+SHAPE = (9, 10, 2)
+
+
+@functools.cache
+def network(name, batch_norm=True):
+    options = {"blocks": 1} if name == "resnet" else {}
+    make = getattr(nrm_architectures, name)
+    return make(SHAPE, classes=CLASSES, width=WIDTH, batch_norm=batch_norm, **options)
+
+
+def away_from_start(model, seed=0):
+    """Float64 variables with everything random, also signs of the BatchNorm scales."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *model.shapes[0])))
+
+    def leaf(path, value):
+        noise = rng.normal(size=value.shape)
+        if path[-1].key == "kernel":
+            return noise * np.sqrt(2 / np.prod(value.shape[:-1]))
+        return {"var": np.exp(noise), "bias": 0.5 * noise}.get(path[-1].key, noise)
+
+    variables = jax.tree_util.tree_map_with_path(leaf, shapes)
+    if "dense" not in variables["params"]:
+        # Logits that are averages of a ReLU: none of them dark.
+        variables["params"][f"layer_{len(model.shapes) - 1}"]["bias"] += 3
+    return variables
+
+
+def images(n=2, seed=1):
+    return np.random.default_rng(seed).normal(size=(n, *SHAPE))
+
+
+@functools.cache
+def program(name):
+    model = network(name)
+
+    @jax.jit
+    def everything(variables, x, y):
+        def logit(variables, x):
+            logits, features, latents = model.encode(variables, x)
+            return jnp.take_along_axis(logits, y[:, None], 1)[:, 0], (logits, features, latents)
+
+        folded = fold(variables)
+        bias = biases(folded)
+        at_label, pullback, (normalized, _, _) = jax.vjp(
+            lambda x: logit(variables, x), x, has_aux=True
+        )
+        _, along_bias, (logits, features, latents) = jax.jvp(
+            lambda b: logit(replace_biases(folded, b), x), (bias,), (bias,), has_aux=True
+        )
+        h = model.render(variables, y, latents)
+        return {
+            "folded": folded,
+            "logits": logits,
+            "normalized": normalized,
+            "features": features,
+            "latents": latents,
+            "h": h,
+            "gradient": pullback(jnp.ones_like(at_label))[0],
+            "along_bias": along_bias,
+            "path": sum(path.sum((1, 2, 3)) for path in paths(folded, latents, h)),
+            "at_label": at_label,
+        }
+
+    return everything
+
+
+def evaluate(name, dtype=np.float64):
+    variables = jax.tree.map(lambda a: a.astype(dtype), away_from_start(network(name)))
+    x, y = images().astype(dtype), np.array([0, 2])
+    return variables, x, y, program(name)(variables, x, y)
+
+
+# ----------------------------------------------------------------------------------- identities
+
+
+def assert_identities(name, dtype, tolerance):
+    _, x, y, result = evaluate(name, dtype)
+    h, path = result["h"], result["path"]
+    assert h[0].dtype == path.dtype == dtype
+    assert min(np.abs(h[0]).max((1, 2, 3))) > 1e-3
+    assert np.abs(path).min() > 1e-2
+    dense = result["folded"]["params"].get("dense")
+    own_bias = dense["bias"][y] if dense else 0
+    explained = own_bias + (x * h[0]).sum((1, 2, 3)) + path
+    for actual, expected in (
+        (h[0], result["gradient"]),
+        (path, result["along_bias"]),
+        (explained, result["at_label"]),
+        (result["logits"], result["normalized"]),
+    ):
+        scale = max(1, np.abs(expected).max())
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_rendering_identities_with_batch_norm_folded(name, float64):
+    assert_identities(name, np.float64, 1e-10)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_rendering_identities_in_single_precision(name):
+    assert_identities(name, np.float32, 1e-4)
+
+
+def reference_layer(layer, params, number, below, source):
+    """A layer in XLA's own operations, in the order of the paper: the ReLU before the pool."""
+    _, _, stride, padding, pool, skip = layer
+    convolve = functools.partial(
+        lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    weights = params[f"layer_{number}"]
+    y = convolve(below, weights["kernel"], (stride, stride), padding) + weights["bias"]
+    if skip:
+        kernel = params.get(f"skip_{number}")
+        y += source if kernel is None else convolve(source, kernel["kernel"], (skip, skip), "SAME")
+    y = nn.relu(y)
+    return nn.max_pool(y, (pool[0],) * 2, (pool[1],) * 2, "SAME") if pool else y
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_each_layer_and_each_rendering_step_against_xla(name, float64):
+    _, _, _, result = evaluate(name)
+    params, g, h = result["folded"]["params"], result["features"], result["h"]
+    layers = LAYERS[name]
+    assert len(g) == len(h) == 1 + len(layers)
+    assert network(name).shapes == tuple(feature.shape[1:] for feature in g)
+
+    @jax.jit
+    def reference(params, g, h):
+        values, steps = [], [0.0] * len(g)
+        for number, layer in enumerate(layers, 1):
+            sources = (g[number - 1], g[max(0, number - 2)])
+            step = functools.partial(reference_layer, layer, params, number)
+            value, vjp = jax.vjp(step, *sources)
+            values.append(value)
+            below, source = vjp(h[number])
+            steps[number - 1] += below
+            if layer[-1]:
+                steps[number - 2] += source
+        return values, steps[:-1]
+
+    values, steps = reference(params, g, h)
+    chex.assert_trees_all_close(values, list(g[1:]), rtol=0, atol=1e-12)
+    for step, expected in zip(h[:-1], steps, strict=True):
+        np.testing.assert_allclose(step, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+    # The start: the class's weights, spread by the adjoint of the average over space.
+    weights = params["dense"]["kernel"] if "dense" in params else np.eye(CLASSES)
+    means = np.mean(g[-1], (1, 2)) @ weights + params.get("dense", {"bias": 0})["bias"]
+    np.testing.assert_allclose(result["logits"], means, rtol=1e-12)
+    top = np.stack([weights[:, 0], weights[:, 2]])[:, None, None] / np.prod(g[-1].shape[1:3])
+    np.testing.assert_allclose(h[-1], np.broadcast_to(top, g[-1].shape), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_latents_are_what_the_layers_chose(name, float64):
+    _, _, _, result = evaluate(name)
+    for layer, g, switch, winner in zip(
+        LAYERS[name], result["features"][1:], *result["latents"], strict=True
+    ):
+        assert switch.dtype == bool
+        np.testing.assert_array_equal(switch, g > 0)
+        assert 0 < switch.mean()
+        if layer[4] is None:
+            assert winner is None
+        else:
+            assert winner.dtype == np.uint8
+            assert winner.shape == g.shape
+            assert set(np.unique(winner)) == set(range(layer[4][0] ** 2))
+
+
+# ------------------------------------------------------------------------------------- max-pool
+
+
+@pytest.mark.parametrize("pool", [(2, 2), (3, 2), (3, 3), (2, 1), (5, 2), (1, 2)], ids=str)
+def test_one_winner_a_window_the_first_of_equals(pool, float64):
+    size, stride = pool
+    x = np.random.default_rng(0).integers(-3, 0, size=(2, 5, 4, 2)).astype(np.float64)
+    winner = winners(x, pool)
+    rows, columns = -(-5 // stride), -(-4 // stride)
+    assert winner.shape == (2, rows, columns, 2)
+    # Padded as "SAME", by what never wins.
+    low_h = max(0, (rows - 1) * stride + size - 5) // 2
+    low_w = max(0, (columns - 1) * stride + size - 4) // 2
+    wide = np.pad(x, ((0, 0), (low_h, 9), (low_w, 9), (0, 0)), constant_values=-np.inf)
+    expected = np.empty(winner.shape, int)
+    unpooled = np.zeros(wide.shape)
+    for place in np.ndindex(winner.shape):
+        n, i, j, c = place
+        window = wide[n, i * stride : i * stride + size, j * stride : j * stride + size, c]
+        expected[place] = window.argmax()
+        down, right = np.unravel_index(window.argmax(), window.shape)
+        unpooled[n, i * stride + down, j * stride + right, c] += 1 + i + 10 * j
+    np.testing.assert_array_equal(winner, expected)
+
+    y, transpose = jax.vjp(lambda x: jnp.asarray(pick(x, winner, pool)), x)
+    if pool != (1, 2):  # where Flax pads less than nothing
+        np.testing.assert_array_equal(y, nn.max_pool(x, (size, size), (stride, stride), "SAME"))
+    h = (1.0 + np.arange(rows)[:, None] + 10 * np.arange(columns))[None, :, :, None]
+    (back,) = transpose(jnp.broadcast_to(h, y.shape))
+    np.testing.assert_array_equal(back, unpooled[:, low_h : low_h + 5, low_w : low_w + 4])
+
+
+# -------------------------------------------------------------------------- starts and BatchNorm
+
+MIXED = (
+    Layer(3, pool=(3, 2)),
+    Layer(4, stride=2),
+    Layer(4),
+    Layer(5, skip=1),
+)
+"""Everything at once, and quick to compile."""
+
+
+@functools.cache
+def mixed():
+    return nrm(SHAPE, MIXED, classes=CLASSES, batch_norm=True)
+
+
+def test_rendering_starts_anywhere_but_inside_a_block(float64):
+    model, x, y = mixed(), images(), np.array([1, 3])
+    variables = away_from_start(model)
+
+    @jax.jit
+    def run(variables, x, y):
+        latents = model.encode(variables, x)[2]
+        h = model.render(variables, y, latents)
+        starts = {
+            layer: model.render(variables, None, latents, from_layer=layer, h=h[layer])
+            for layer in (0, 1, 2, 4)
+        }
+        return latents, h, starts
+
+    latents, h, starts = run(variables, x, y)
+    for layer, rest in starts.items():
+        assert len(rest) == layer + 1
+        chex.assert_trees_all_close(rest, h[: layer + 1], rtol=1e-12)
+    with pytest.raises(ValueError, match="skip connection jumps over layer 3"):
+        model.render(variables, None, latents, from_layer=3, h=h[3])
+    with pytest.raises(ValueError, match="rendering from layer 2 starts from h"):
+        model.render(variables, y, latents, from_layer=2)
+
+
+def test_networks_without_batch_norm_have_the_variables_that_folding_leaves():
+    for name in LAYERS:
+        plain = network(name, batch_norm=False)
+        x = np.zeros((1, *SHAPE))
+        normalized = jax.eval_shape(network(name).init, jax.random.key(0), x)
+        folded = jax.eval_shape(fold, normalized)
+        chex.assert_trees_all_equal_shapes_and_dtypes(
+            jax.eval_shape(plain.init, jax.random.key(0), x), folded
+        )
+        assert normalized["batch_stats"]
+        assert jax.tree.structure(folded) == jax.tree.structure(jax.eval_shape(fold, folded))
+
+
+def test_training_mode_is_the_network_folded_at_the_moments_of_the_batch(float64):
+    model, x = mixed(), images(3)
+    variables = away_from_start(model)
+
+    @jax.jit
+    def run(variables, x):
+        (logits, _, latents), folded, running = forward(model, variables, x, train=True)
+        own = model.encode(variables, x, train=True, mutable=["batch_stats"])
+        moments = batch_moments(model, variables, x)
+        again, evaluation = model.encode(folded, x), model.encode(variables, x)[0]
+        return (logits, evaluation), latents, folded, running, own, moments, again
+
+    (logits, evaluation), latents, folded, running, own, moments, again = run(variables, x)
+    chex.assert_trees_all_close(own, ((own[0][0], own[0][1], latents), running), rtol=1e-12)
+    chex.assert_trees_all_close(logits, own[0][0], again[0], rtol=1e-10)
+    chex.assert_trees_all_close(again[1], own[0][1], rtol=1e-10, atol=1e-12)
+    chex.assert_trees_all_close(
+        folded, fold({**variables, "batch_stats": moments}), rtol=1e-10, atol=1e-12
+    )
+    assert np.abs(logits - evaluation).min() > 1e-3
+
+
+def test_log_prob_is_theorem_2(float64):
+    model, x = mixed(), images(3)
+    variables = away_from_start(model)
+
+    @jax.jit
+    def run(variables, x):
+        logits, _, latents = model.encode(variables, x)
+        h = model.render(variables, logits.argmax(1), latents)
+        return logits, h, model.log_prob(variables, x)
+
+    logits, h, log_prob = run(variables, x)
+    dense = variables["params"]["dense"]["bias"]
+    # By the third identity, without the paths.
+    path = logits.max(1) - dense[logits.argmax(1)] - (x * h[0]).sum((1, 2, 3))
+    expected = path - ((x - h[0]) ** 2).sum((1, 2, 3)) / 2
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-10)
+
+
+# -------------------------------------------------------------------------------------- arguments
+
+
+def test_images_are_scaled_levels_or_taken_as_they_are():
+    model = mixed()
+    variables = jax.tree.map(lambda a: a.astype(np.float32), away_from_start(model))
+    levels = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), np.uint8)
+    encode = jax.jit(model.encode)
+    logits, features, _ = encode(variables, levels)
+    assert features[0].min() == -1
+    assert features[0].max() == 1
+    scaled = levels.astype(np.float32) / np.float32(127.5) - 1
+    np.testing.assert_allclose(encode(variables, scaled)[0], logits, rtol=1e-5)
+    with pytest.raises(TypeError, match="images must be uint8, or floating and scaled, got int32"):
+        model.encode(variables, levels.astype(np.int32))
+    with pytest.raises(ValueError, match=r"images \(9, 10, 2\), not \(10, 9, 2\)"):
+        model.encode(variables, np.swapaxes(levels, 1, 2))
+
+
+@pytest.mark.parametrize("name", ["all_cnn_c", "convpool_cnn_c", "all_conv_13"])
+def test_images_too_small_for_a_network_are_refused(name):
+    with pytest.raises(ValueError, match="8x9 images are too small for this network"):
+        getattr(nrm_architectures, name)((8, 9, 3))
+
+
+def test_sizes_of_the_sources():
+    """Springenberg et al. 2014: 6x6 maps before the average, and the widths of Tables 1 and 2."""
+    for name in ("all_cnn_c", "convpool_cnn_c"):
+        shapes = getattr(nrm_architectures, name)((32, 32, 3)).shapes
+        assert [s[2] for s in shapes] == [3, 96, 96, 96, 192, 192, 192, 192, 192, 10]
+        assert shapes[7:] == ((6, 6, 192), (6, 6, 192), (6, 6, 10))
+    shapes = nrm_architectures.all_conv_13((32, 32, 3)).shapes
+    assert [s[2] for s in shapes] == [3, 128, 128, 128, 256, 256, 256, 512, 256, 128]
+    assert [s[0] for s in shapes] == [32, 32, 32, 16, 16, 16, 8, 6, 6, 6]
+    assert len(nrm_architectures.resnet((32, 32, 3)).shapes) == 1 + 19
+
+
+@pytest.mark.parametrize("classes", [CLASSES, None])
+def test_a_common_template_moves_all_logits_alike(classes):
+    """It drops out of the softmax, and every class is rendered from it."""
+    layers = [Layer(8), Layer(CLASSES)]
+    plain, common = (nrm((4, 4, 3), layers, classes=classes, template=t) for t in (0.0, 0.5))
+    x = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
+    variables = [model.init(jax.random.key(0), x) for model in (plain, common)]
+    last = "layer_2" if classes is None else "dense"
+    kernels = [v["params"][last]["kernel"] for v in variables]
+    np.testing.assert_allclose(kernels[1] - kernels[0], 0.5, atol=1e-6)
+    if classes is not None:
+        logits = [m.encode(v, x)[0] for m, v in zip((plain, common), variables, strict=True)]
+        moved = np.asarray(logits[1] - logits[0])
+        np.testing.assert_allclose(moved, moved[:, :1].repeat(CLASSES, 1), atol=1e-5)
+        assert moved.min() > 0.01

@@ -93,7 +93,7 @@ class Score:
 
     @property
     def per_image(self) -> bool:
-        """Whether an image scores the same whatever images it arrives with; else sets are judged."""
+        """Whether an image scores the same whatever images it arrives with."""
         return _KINDS[self.name].per_image
 
     def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:

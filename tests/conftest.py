@@ -1,4 +1,4 @@
-"""What tests share: simulated devices, double precision on demand, a small flow, experiments."""
+"""Fixtures of all tests: simulated devices, double precision, a small flow, experiments."""
 
 import os
 import subprocess
@@ -26,10 +26,10 @@ class Flow(NamedTuple):
     """A small RealNVP for 8x8 images.
 
     Attributes:
-      model: 4 channels, 1 block.
-      initial: variables at initialization, where the flow is the identity.
-      variables: away from it: every parameter perturbed, running statistics random.
-      images: uint8 ``(256, 8, 8, 1)``, handwritten digits.
+        model: a RealNVP of width 4 and depth 1.
+        initial: its variables at initialization, where the flow is the identity.
+        variables: its variables with perturbed parameters and random running statistics.
+        images: uint8 ``(256, 8, 8, 1)``, handwritten digits.
     """
 
     model: DensityModel
@@ -47,6 +47,11 @@ def flow():
 
 
 @pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
 def float64():
     jax.config.update("jax_enable_x64", True)
     yield
@@ -58,7 +63,10 @@ def float64():
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory, worker_id):
-    """One CPU device, as a user has, and programs that compile fast and once for all runs."""
+    """The environment of experiments: one CPU device, as a user has, and fast compilation.
+
+    Compiled programs are kept, so that all runs of a test session compile them once.
+    """
     folder = tmp_path_factory.getbasetemp()
     compiled = (folder if worker_id == "master" else folder.parent) / "compiled"
     return os.environ | {
@@ -71,7 +79,7 @@ def environment(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def run(environment):
-    """Run a module in a process of its own."""
+    """A function that runs a module in a process of its own."""
 
     def run(*arguments, check=True):
         return subprocess.run(

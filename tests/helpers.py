@@ -1,7 +1,9 @@
-"""What tests share: the repository's root, commands, variables away from initialization."""
+"""Helpers of all tests: the repository's root, command lines, variables of models."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,12 +11,22 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 
 
-def command(*arguments):
+def command(*arguments: Any) -> list[str]:
     """The command line that runs a module with arguments."""
     return [sys.executable, "-m", *map(str, arguments)]
 
 
-def perturb(variables, scale=0.1, seed=0):
+def perturb(variables: Any, scale: float = 0.1, seed: int = 0) -> Any:
+    """Variables away from initialization.
+
+    Args:
+        variables: variables of a model, as its ``init`` returns them.
+        scale: standard deviation of the noise that is added to each parameter.
+        seed: seed of the noise.
+
+    Returns:
+        Variables of the same shapes, with noisy parameters and random running statistics.
+    """
     rng = np.random.default_rng(seed)
 
     def leaf(path, value):
@@ -28,5 +40,6 @@ def perturb(variables, scale=0.1, seed=0):
     return jax.tree_util.tree_map_with_path(leaf, variables)
 
 
-def initial(init, *args):
+def initial(init: Callable[..., Any], *args: Any) -> Any:
+    """The variables that a model's ``init`` returns for the random key 0, compiled."""
     return jax.jit(init)(jax.random.key(0), *args)

@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,12 +17,9 @@ from PIL import Image
 from jaxood.data import array_files, files, image_files
 from jaxood.data.image_files import decode_image
 from jaxood.data.images import DataError
-from tests.data.test_files import noise, png, read, refused, write_idx, write_images
+from tests.data.helpers import noise, png, raises, read, write_idx, write_images
 
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
+refused = partial(raises, read)
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ Real-data tests run where the environment variable JAXOOD_DATA_DIR names a data 
 """
 
 import dataclasses
-import importlib.util
-import io
-import json
 import os
 import subprocess
 import sys
@@ -19,59 +16,18 @@ import pytest
 
 from jaxood import data
 from jaxood.data import contrast, load, registry, rotate, scale, unit_scale
-from tests.data.test_files import noise, png, raises, write_idx, write_images
+from tests.data.helpers import (
+    load_labelled,
+    noise,
+    raises,
+    write_idx,
+    write_images,
+    write_tfds,
+)
 
 REAL = os.environ.get("JAXOOD_DATA_DIR")
 real = pytest.mark.skipif(not REAL, reason="JAXOOD_DATA_DIR names no data folder")
 refused = partial(raises, load)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_outside(monkeypatch, tmp_path):
-    """No folder of the machine's own, and no TensorFlow: nothing can be downloaded."""
-    monkeypatch.setenv("JAXOOD_DATA_DIR", str(tmp_path))
-    find = importlib.util.find_spec
-
-    def find_spec(name, *at):
-        return None if name == "tensorflow" else find(name, *at)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def write_tfds(folder, splits, file_format="array_record"):
-    """A prepared TFDS folder, by TFDS's own serialization; `splits`: name -> images, labels."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets import features as kind
-
-    folder.mkdir(parents=True)
-    name = folder.parent.name
-    shape = next(iter(splits.values()))[0].shape[1:]
-    fields = {"image": kind.Image(shape=shape), "label": kind.ClassLabel(num_classes=2000)}
-    features = kind.FeaturesDict(fields)
-    features.save_config(folder)
-    info = {"name": name, "version": folder.name, "fileFormat": file_format, "splits": []}
-    for split, (images, labels) in splits.items():
-        shard = folder / f"{name}-{split}.{file_format}-00000-of-00001"
-        writer = ArrayRecordWriter(str(shard), "group_size:1")
-        for image, label in zip(images, labels, strict=True):
-            example = {"image": io.BytesIO(png(image)), "label": int(label)}
-            writer.write(features.serialize_example(features.encode_example(example)))
-        writer.close()
-        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        lengths = {"numBytes": "1", "shardLengths": [str(len(images))]}
-        info["splits"].append({"name": split, "filepathTemplate": template, **lengths})
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-
-
-def load_labelled(*arguments):
-    images, labels = load(*arguments)
-    assert labels is not None
-    return images, labels
 
 
 # Embedded sets
@@ -204,14 +160,6 @@ def test_faces_of_any_size_are_cropped_to_the_centre_and_limited(tmp_path, monke
 
 
 # Several sources
-
-
-def drawings(rng, n):
-    """White paper with one black square of 30 pixels, somewhere."""
-    images = np.full((n, 105, 105, 3), 255, np.uint8)
-    for image, (y, x) in zip(images, rng.choice(75, (n, 2)), strict=True):
-        image[y : y + 30, x : x + 30] = 0
-    return images
 
 
 def test_the_first_source_that_has_the_split_is_read(rng, tmp_path):

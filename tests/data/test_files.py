@@ -1,10 +1,10 @@
 """Files of the user's own: every format, every refusal."""
 
 import gzip
-import io
 import struct
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,57 +12,13 @@ from PIL import Image
 
 from jaxood.data import files
 from jaxood.data.files import DataError
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def noise(rng, *shape):
-    return rng.integers(0, 256, shape, dtype=np.uint8)
-
-
-def png(image, **options):
-    stream = io.BytesIO()
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-        stream, options.pop("format", "PNG"), **options
-    )
-    return stream.getvalue()
-
-
-def write_images(folder, images, suffix=".png", **options):
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images):
-        (folder / f"{i:03d}{suffix}").write_bytes(png(image, **options))
-
-
-def write_idx(path, array):
-    header = struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (gzip.open if path.suffix == ".gz" else open)(path, "wb") as file:
-        file.write(header + array.tobytes())
-
-
-def read(path, split="test", **how):
-    images = files.open_images(path, split, **how)
-    return images.rows(0, len(images))
+from tests.data.helpers import noise, png, raises, read, write_idx, write_images
 
 
 def read_labelled(*arguments):
     images, labels = read(*arguments)
     assert labels is not None
     return images, labels
-
-
-def raises(function, *words, **arguments):
-    """The function refuses with one sentence that has all these words."""
-    with pytest.raises(DataError) as caught:
-        function(**arguments)
-    message = str(caught.value)
-    assert all(str(word) in message for word in words), message
-    assert "\n" not in message
-    assert not message.endswith(".")
 
 
 refused = partial(raises, read)
@@ -85,8 +41,9 @@ def test_npz_round_trip(rng, tmp_path):
 @pytest.mark.parametrize(("x", "y"), [("images", "labels"), ("x", "y"), ("arr_0", "arr_1")])
 def test_npz_of_one_array_is_every_split(rng, tmp_path, x, y):
     images = noise(rng, 5, 8, 8, 1)
-    np.savez_compressed(tmp_path / "one.npz", **{x: images})
-    np.savez_compressed(tmp_path / "two.npz", **{x: images, y: np.arange(5)})
+    arrays: dict[str, Any] = {x: images, y: np.arange(5)}
+    np.savez_compressed(tmp_path / "one.npz", **{x: arrays[x]})
+    np.savez_compressed(tmp_path / "two.npz", **arrays)
     for split in ("train", "test"):
         np.testing.assert_array_equal(read(tmp_path / "one.npz", split)[0], images)
         np.testing.assert_array_equal(read_labelled(tmp_path / "two.npz", split)[1], np.arange(5))

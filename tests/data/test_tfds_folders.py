@@ -11,26 +11,9 @@ import pytest
 
 from jaxood import data
 from jaxood.data import load, tfds_folders
-from tests.data.test_data import drawings, load_labelled, write_tfds
-from tests.data.test_files import noise, raises
+from tests.data.helpers import drawings, load_labelled, noise, raises, write_tfds
 
 refused = partial(raises, load)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_outside(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAXOOD_DATA_DIR", str(tmp_path))
-    find = importlib.util.find_spec
-
-    def find_spec(name, *at):
-        return None if name == "tensorflow" else find(name, *at)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 def test_first_faces_of_a_prepared_folder_are_test_and_the_rest_train(rng, tmp_path, monkeypatch):

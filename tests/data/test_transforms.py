@@ -2,15 +2,7 @@ import numpy as np
 import pytest
 
 from jaxood.data.transforms import DataError, contrast, rotate, scale, unit_scale
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def noise(rng, *shape):
-    return rng.integers(0, 256, shape, dtype=np.uint8)
+from tests.data.helpers import noise
 
 
 @pytest.mark.parametrize("channels", [1, 3])

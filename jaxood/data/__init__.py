@@ -7,6 +7,7 @@ from jaxood.data.augment import crop, crop_and_flip, flip
 from jaxood.data.images import AbsentError, DataError, Images
 from jaxood.data.loading import load, open
 from jaxood.data.registry import DATASETS, Dataset, names
+from jaxood.data.titles import title
 from jaxood.data.transforms import contrast, rotate, scale, unit_scale
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "open",
     "rotate",
     "scale",
+    "title",
     "unit_scale",
 ]

@@ -1,11 +1,92 @@
-"""What every density model is, and the step from images to real numbers and back to bits."""
+"""The contract of a density model, its written specification, and the noise of its images."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Array = jax.Array | np.ndarray
+"""An array on the host or on a device."""
+
+Variables = Mapping[str, Any]
+"""Flax variables: ``"params"`` and, where the model has BatchNorm, ``"batch_stats"``."""
+
+
+class Init(Protocol):
+    """The `DensityModel.init` function."""
+
+    def __call__(self, key: jax.Array, x: Array) -> Any:
+        """Make initial variables (see `Variables`).
+
+        Args:
+            key: a typed key.
+            x: uint8 ``(n, h, w, c)``. Only its shape matters, unless the model's docstring says
+                that initial parameters depend on the images.
+
+        Returns:
+            A dict with ``"params"`` and, where the model has BatchNorm, ``"batch_stats"``.
+        """
+        ...
+
+
+class LogProb(Protocol):
+    """The `DensityModel.log_prob` function."""
+
+    def __call__(
+        self,
+        variables: Any,
+        x: Array,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+        mutable: Any = False,
+    ) -> Any:
+        """Evaluate log-likelihoods.
+
+        Args:
+            variables: of the model.
+            x: uint8 ``(n, h, w, c)``.
+            train: BatchNorm mode. In training mode an image is normalized by the statistics of
+                its batch, in evaluation mode by the running statistics.
+            key: one key for the batch, or ``(n,)`` keys, one an image. Without a key the model is
+                evaluated at the centre of its noise.
+            dropout_key: of the dropout, which acts only where this key is given. Training gives
+                it; scores never do, not even those that use training-mode BatchNorm.
+            mutable: False or ``["batch_stats"]``.
+
+        Returns:
+            float32 ``(n,)``, nats an image under the 256-level discrete measure. With
+            ``mutable=["batch_stats"]`` the result is a pair of that and the running statistics
+            after this batch.
+        """
+        ...
+
+
+class Sample(Protocol):
+    """The `DensityModel.sample` function."""
+
+    def __call__(
+        self, variables: Any, key: jax.Array, n: int, *, temperature: float = 1.0
+    ) -> jax.Array:
+        """Draw images in evaluation mode.
+
+        Args:
+            variables: of the model.
+            key: a typed key.
+            n: number of images.
+            temperature: number >= 0 that scales the noise.
+
+        Returns:
+            uint8 ``(n, h, w, c)``.
+        """
+        ...
 
 
 class DensityModel(NamedTuple):
@@ -20,28 +101,169 @@ class DensityModel(NamedTuple):
     ==================  =====================================================================
 
     Attributes:
-        init: ``(key, x) -> variables``: a dict with ``"params"`` and, where the model has
-            BatchNorm, ``"batch_stats"``. ``x`` is uint8 ``(n, h, w, c)``; only its shape matters.
-        log_prob: ``(variables, x, *, train=False, key=None, dropout_key=None, mutable=False)`` to
-            float32 ``(n,)`` in nats per image under the 256-level discrete measure; the model's
-            docstring says whether it is exact or a bound. With ``mutable=["batch_stats"]`` the
-            result is ``((n,), batch_stats)``, the running statistics after this batch. ``key`` is
-            one key for the batch, or ``(n,)`` keys, one an image; without one the model is
-            evaluated at its noise's centre. Dropout acts only where ``dropout_key`` is given: in
-            the training of a model that has it, and in no score, training-mode BatchNorm included.
-        sample: ``(variables, key, n, *, temperature=1.0)`` to uint8 ``(n, h, w, c)``.
+        init: ``(key, x) -> variables``, see `Init`.
+        log_prob: ``(variables, x, *, train, key, dropout_key, mutable)`` to float32 ``(n,)``, see
+            `LogProb`; the model's docstring says whether it is exact or a bound.
+        sample: ``(variables, key, n, *, temperature)`` to uint8 ``(n, h, w, c)``, see `Sample`.
+        spec: the `Spec` from which `build` makes this model again; None for a model that no
+            `builder` made.
     """
 
-    init: Callable
-    log_prob: Callable
-    sample: Callable
+    init: Init
+    log_prob: LogProb
+    sample: Sample
+    spec: Spec | None = None
 
 
-def bits_per_dim(log_prob, image_shape):
-    """Convert log-likelihoods from nats per image to bits per dimension (lower = likelier).
+# ----------------------------------------------------------------------------------- specification
+
+
+class Spec(NamedTuple):
+    """Plain data from which `build` makes a model again.
+
+    Attributes:
+        name: of the builder, such as ``"realnvp"``.
+        arguments: of the builder, in pairs of a name and a value. Values are numbers, strings,
+            truth values, None, tuples of them, and the specifications of wrapped models.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as a dict that `json.dumps` writes and `from_json` reads.
+
+        Raises:
+            ValueError: if an argument is no plain data, for example a function.
+        """
+        arguments = {}
+        for argument, value in self.arguments:
+            arguments[argument] = _to_json(value, f"the argument {argument!r} of {self.name!r}")
+        return {"name": self.name, "arguments": arguments}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Spec:
+        """Read what `to_json` returned.
+
+        Raises:
+            ValueError: if ``data`` does not have that form.
+        """
+        match data:
+            case {"name": str(name), "arguments": dict(arguments)} if len(data) == 2:
+                return cls(name, tuple((key, _from_json(arguments[key])) for key in arguments))
+        raise ValueError(f'a specification is {{"name": ..., "arguments": {{...}}}}, not {data!r}')
+
+
+def _to_json(value: Any, where: str) -> Any:
+    if isinstance(value, Spec):
+        return value.to_json()
+    if isinstance(value, tuple):
+        return [_to_json(item, where) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"{where} is {value!r}, which cannot be written down: only plain data can")
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Spec.from_json(value)
+    return tuple(map(_from_json, value)) if isinstance(value, list) else value
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {}
+
+Arguments = ParamSpec("Arguments")
+Model = TypeVar("Model", bound=tuple)
+
+
+def builder(make: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
+    """Let the models that a function returns say how they were built: a decorator.
 
     Args:
-        log_prob: any shape, nats per image.
+        make: a function of plain data, and of models where it wraps any, that returns a
+            `DensityModel` or another NamedTuple with a field ``spec``. It is registered under its
+            name, by which `build` finds it.
+
+    Returns:
+        The same function, whose results have a `Spec`. Default values are written into it, except
+        for functions. The specification is None where a wrapped model has none.
+
+    Raises:
+        ValueError: if another function is registered under that name.
+    """
+    name, signature = make.__name__, inspect.signature(make)
+
+    @functools.wraps(make)
+    def built(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model:
+        model: Any = make(*args, **kwargs)
+        return model._replace(spec=_spec(name, signature, args, kwargs))
+
+    known = _BUILDERS.setdefault(name, built)
+    if known.__module__ != built.__module__:
+        raise ValueError(f"{known.__module__} has a builder {name!r} already: choose another name")
+    _BUILDERS[name] = built  # of a notebook's cell that runs again
+    return built
+
+
+def _spec(name: str, signature: inspect.Signature, args: tuple, kwargs: dict) -> Spec | None:
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = {}
+    for argument, value in bound.arguments.items():
+        parameter = signature.parameters[argument]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments.update(value)
+        elif not (callable(value) and value is parameter.default):
+            arguments[argument] = value
+    if any(getattr(value, "spec", ...) is None for value in arguments.values()):
+        return None
+    return Spec(name, tuple((key, _plain(value)) for key, value in arguments.items()))
+
+
+def _plain(value: Any) -> Any:
+    """A wrapped model's specification; tuples for lists; Python's numbers for NumPy's."""
+    if hasattr(value, "spec"):
+        return value.spec
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def build(spec: Spec) -> Any:
+    """Build the model of a specification; its log-likelihoods are equal to the bit.
+
+    Args:
+        spec: of a `DensityModel` or another model that a `builder` made.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if no builder has that name (nothing is imported by a name), or if the builder
+            does not take these arguments.
+    """
+    if spec.name not in _BUILDERS:
+        known = ", ".join(sorted(_BUILDERS))
+        raise ValueError(f"no builder has the name {spec.name!r}; there are {known}")
+    make = _BUILDERS[spec.name]
+    arguments = {
+        name: build(value) if isinstance(value, Spec) else value for name, value in spec.arguments
+    }
+    try:
+        inspect.signature(make).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{spec.name!r} is not built from these arguments: {error}") from error
+    return make(**arguments)
+
+
+# ------------------------------------------------------------------------------- images and noise
+
+
+def bits_per_dim(log_prob: Any, image_shape: Sequence[int]) -> Any:
+    """Convert log-likelihoods from nats an image to bits a dimension (lower = likelier).
+
+    Args:
+        log_prob: a number or an array of any shape, nats an image.
         image_shape: ``(h, w, c)``.
 
     Returns:
@@ -50,12 +272,12 @@ def bits_per_dim(log_prob, image_shape):
     return -log_prob / (np.prod(image_shape) * np.log(2.0))
 
 
-def dequantize(key, x, dtype=jnp.float32):
+def dequantize(key: jax.Array | None, x: Array, dtype: Any = jnp.float32) -> jax.Array:
     """Spread each of 256 levels over its own unit interval (Theis et al. 2016).
 
     Args:
         key: ``None`` for the centre of each interval, one key for the whole batch, or ``(n,)``
-            keys, one an image, which make an image's noise independent of its batch mates.
+            keys, one an image, which make an image's noise independent of its batch companions.
         x: uint8 ``(n, h, w, c)``.
         dtype: of the result.
 
@@ -65,19 +287,33 @@ def dequantize(key, x, dtype=jnp.float32):
     Raises:
         TypeError: if ``x`` is not uint8.
     """
+    check_images(x)
+    noise = 0.5 if key is None else draw(jax.random.uniform, key, x.shape, dtype)
+    return jnp.asarray(x, dtype) + noise
+
+
+def check_images(x: Array) -> None:
+    """Check that images have 256 levels.
+
+    Raises:
+        TypeError: if ``x`` is not uint8.
+    """
     if x.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8 with levels 0 to 255, got {x.dtype}")
-    noise = 0.5 if key is None else draw(jax.random.uniform, key, x.shape, dtype)
-    return x.astype(dtype) + noise
 
 
-def draw(sampler, key, shape, dtype=jnp.float32):
-    """Noise for a batch from one key, or from ``(n,)`` keys, one an image.
+def draw(
+    sampler: Callable[..., jax.Array],
+    key: jax.Array,
+    shape: Sequence[int],
+    dtype: Any = jnp.float32,
+) -> jax.Array:
+    """Draw noise for a batch from one key, or from ``(n,)`` keys, one an image.
 
     Args:
-        sampler: ``(key, shape, dtype) -> array``, as `jax.random.normal`.
+        sampler: ``(key, shape, dtype) -> array``, such as `jax.random.normal`.
         key: one key for the whole batch, or ``(n,)`` keys, which make an image's noise independent
-            of its batch mates.
+            of its batch companions.
         shape: of the result, ``(n, ...)``.
         dtype: of the result.
 
@@ -89,11 +325,11 @@ def draw(sampler, key, shape, dtype=jnp.float32):
     return jax.vmap(lambda k: sampler(k, shape[1:], dtype))(key)
 
 
-def image_keys(key, x):
-    """One key for each image, a function of ``key`` and of that image's pixels alone.
+def image_keys(key: jax.Array, x: Array) -> jax.Array:
+    """Make one key for each image, a function of ``key`` and of that image's pixels alone.
 
-    Noise drawn from them follows an image wherever it goes: its score does not depend on its
-    position, its batch mates, the chunk size or the number of devices.
+    Noise drawn from these keys follows an image wherever it goes: its score does not depend on its
+    position, its batch companions, the chunk size or the number of devices.
 
     Args:
         key: a typed key.

@@ -2,9 +2,10 @@
 
 import jax
 
-from jaxood.density import DensityModel
+from jaxood.density import DensityModel, builder
 
 
+@builder
 def ensemble(model, members):
     """Independently seeded copies of a model as one ``vmap``-ped program.
 

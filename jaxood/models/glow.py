@@ -11,7 +11,7 @@ from jax.scipy.stats import norm
 from scipy import linalg
 from scipy.stats import special_ortho_group
 
-from jaxood.density import dequantize
+from jaxood.density import Init, LogProb, Sample, Spec, builder, dequantize
 from jaxood.nn.convolution import Conv
 from jaxood.nn.layers import squeeze, unsqueeze
 from jaxood.nn.likelihoods import LEVELS
@@ -32,12 +32,14 @@ class Glow(NamedTuple):
         log_pz: ``(variables, x, *, key=None)`` to ``(n, levels)`` nats: the log-density of the
             latents that leave the flow at each level, given those of the levels below it. The last
             is that of "the last layer of latent variables" (NRM paper, Section 3.3, Figure 1b).
+        spec: as of a `DensityModel`.
     """
 
-    init: Callable
-    log_prob: Callable
-    sample: Callable
+    init: Init
+    log_prob: LogProb
+    sample: Sample
     log_pz: Callable
+    spec: Spec | None = None
 
 
 class ActNorm(nn.Module):
@@ -278,6 +280,7 @@ class Flow(nn.Module):
         return x
 
 
+@builder
 def glow(image_shape, *, levels=3, depth=32, width=512, lu=False, conv: Callable = Conv):
     """Glow over uint8 images.
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxood.density import DensityModel
+from jaxood.density import DensityModel, builder
 from jaxood.nn.batch_stats import batch_moments, move
 
 
+@builder
 def mates_only(model, folds=2):
     """The same model, in whose training mode no image touches its own BatchNorm statistics.
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxood.density import DensityModel, dequantize
+from jaxood.density import DensityModel, builder, dequantize
 from jaxood.nn.convolution import Conv
 from jaxood.nn.jacobian import own_log_det
 from jaxood.nn.layers import ResNet, channelwise, checkerboard, squeeze, unsqueeze
@@ -116,6 +116,7 @@ class RealNVP(nn.Module):
         return unsqueeze(x), log_det
 
 
+@builder
 def realnvp(
     image_shape,
     *,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxood.density import DensityModel, draw, image_keys
+from jaxood.density import DensityModel, builder, draw, image_keys
 from jaxood.nn.convolution import Conv, ConvTranspose
 from jaxood.nn.layers import BatchNorm
 from jaxood.nn.likelihoods import LEVELS, categorical_log_prob, categorical_sample
@@ -131,6 +131,7 @@ class VAE(nn.Module):
         return categorical_log_prob(logits, x).sum((1, 2, 3)), kl.sum(1)
 
 
+@builder
 def vae(image_shape, *, width=32, latent=64, conv=Conv, conv_transpose=ConvTranspose):
     """VAE over uint8 images with a categorical likelihood over 256 levels (BatchNorm paper).
 

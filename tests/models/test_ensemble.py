@@ -7,6 +7,8 @@ import pytest
 
 from jaxood import metrics, scores, train
 from jaxood.density import DensityModel, dequantize
+from jaxood.models.ensemble import ensemble
+from jaxood.train.losses import ensemble_loss
 
 MEMBERS = 3
 
@@ -20,7 +22,7 @@ def gaussian_log_prob(variables, x, *, train=False, key=None, dropout_key=None, 
 GAUSSIAN = DensityModel(
     lambda key, x: {"params": {"centre": jax.random.normal(key, x.shape[1:])}},
     gaussian_log_prob,
-    lambda variables, key, n, temperature: jnp.round(variables["params"]["centre"]),
+    lambda variables, key, n, *, temperature=1.0: jnp.round(variables["params"]["centre"]),
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 2, 2, 1), dtype=np.uint8)
 
@@ -34,7 +36,7 @@ def member(tree, i):
 
 def test_waic_by_hand():
     # Means -2 and -5, variances 1 and 4.
-    result = scores.waic(np.array([[-1.0, -3.0], [-3.0, -7.0]]))
+    result = scores.statistics.waic(np.array([[-1.0, -3.0], [-3.0, -7.0]]))
     np.testing.assert_array_equal(result, [3, 9])
     assert result.dtype == np.float32
 
@@ -45,19 +47,19 @@ def test_waic_is_higher_where_likelihood_is_low_and_where_members_disagree():
     unlikely = typical - 20
     disputed = typical + rng.normal(0, 20, (5, 200))
     for other in (unlikely, disputed):
-        assert metrics.auroc(scores.waic(typical), scores.waic(other)) > 0.95
+        assert metrics.auroc(scores.statistics.waic(typical), scores.statistics.waic(other)) > 0.95
 
 
 def test_waic_of_one_model_is_refused():
     with pytest.raises(ValueError, match="train two or more"):
-        scores.waic(np.zeros((1, 4)))
+        scores.statistics.waic(np.zeros((1, 4)))
 
 
 # ------------------------------------------------------------------------------------ the ensemble
 
 
 def test_members_are_seeded_independently():
-    variables = scores.ensemble(GAUSSIAN, MEMBERS).init(jax.random.key(0), IMAGES)
+    variables = ensemble(GAUSSIAN, MEMBERS).init(jax.random.key(0), IMAGES)
     centres = np.asarray(variables["params"]["centre"])
     assert centres.shape == (MEMBERS, 2, 2, 1)
     assert len(np.unique(centres)) == centres.size
@@ -65,7 +67,7 @@ def test_members_are_seeded_independently():
 
 def test_each_member_scores_as_it_would_alone(flow):
     """All three modes, the same noise for all members, and the moments of each."""
-    model = scores.ensemble(flow.model, MEMBERS)
+    model = ensemble(flow.model, MEMBERS)
     variables = jax.tree.map(
         lambda a: np.stack([a * (1 + 0.1 * i) for i in range(MEMBERS)]), flow.variables
     )
@@ -90,7 +92,7 @@ def test_each_member_scores_as_it_would_alone(flow):
 
 
 def test_scoring_keeps_the_members_apart():
-    model = scores.ensemble(GAUSSIAN, MEMBERS)
+    model = ensemble(GAUSSIAN, MEMBERS)
     variables = model.init(jax.random.key(0), IMAGES)
     result = scores.log_prob(model, variables, IMAGES[:11], batch_size=4, draws=2)
     assert result.shape == (MEMBERS, 11)
@@ -101,10 +103,10 @@ def test_scoring_keeps_the_members_apart():
 
 def test_each_member_trains_as_it_would_alone():
     """Its own images, its own noise, and the gradient of its own loss; the loss is the mean."""
-    model = scores.ensemble(GAUSSIAN, MEMBERS)
+    model = ensemble(GAUSSIAN, MEMBERS)
     variables = model.init(jax.random.key(0), IMAGES)
     key = jax.random.key(5)
-    together = jax.value_and_grad(scores.ensemble_loss(GAUSSIAN), has_aux=True)
+    together = jax.value_and_grad(ensemble_loss(GAUSSIAN), has_aux=True)
     (loss, _), gradient = together(variables, IMAGES[:12], key)
     losses = []
     for i, key_i in enumerate(jax.random.split(key, MEMBERS)):
@@ -116,9 +118,9 @@ def test_each_member_trains_as_it_would_alone():
 
 
 def test_an_ensemble_is_trained_by_the_one_training_loop():
-    model = scores.ensemble(GAUSSIAN, MEMBERS)
+    model = ensemble(GAUSSIAN, MEMBERS)
     state = train.fit(
-        scores.ensemble_loss(GAUSSIAN),
+        ensemble_loss(GAUSSIAN),
         model.init(jax.random.key(0), IMAGES),
         IMAGES,
         steps=200,

@@ -12,7 +12,8 @@ import pytest
 from jaxood import data, metrics, scores, train
 from jaxood.density import DensityModel, bits_per_dim
 from jaxood.models.realnvp import realnvp
-from jaxood.scores.batch_norm import delta, images_in_batch
+from jaxood.scores.batch_norm import images_in_batch
+from jaxood.scores.statistics import delta
 
 # ------------------------------------------------------------------------------------ the pairing
 
@@ -20,13 +21,13 @@ RATIOS, BATCH, TRUSTED, DRAWS = (0.25, 0.75), 8, 23, 3
 """Batches of 2 and 6 companions, and of 6 and 2."""
 
 
-def _roll_call(variables, x, *, train=False, key=None):
+def _roll_call(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
     """How often the image of one level is in the batch, told to every image of the batch."""
-    assert train
+    assert train and not mutable
     return jnp.full(len(x), jnp.sum(x[:, 0, 0, 0] == variables["level"]), jnp.float32)
 
 
-ROLL_CALL = DensityModel(lambda key, x: {}, _roll_call, lambda: 0)
+ROLL_CALL = DensityModel(lambda key, x: {}, _roll_call, lambda *_, **__: jnp.zeros(0))
 
 
 class Batches(NamedTuple):
@@ -165,7 +166,7 @@ def judged():
     def judge(x):
         options = {"key": jax.random.key(1), "draws": 1}
         mixed = scores.mixed_log_prob(model, variables, x, images, (0.1, 0.9), **options)
-        neg_log_prob = scores.neg_log_prob(model, variables, x, key=jax.random.key(2))
+        neg_log_prob = -scores.log_prob(model, variables, x, key=jax.random.key(2))
         few, many = mixed[0]
         return Judged(neg_log_prob, few, many, delta(mixed[:, 0], mixed[:, 1]).mean)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxood.density import DensityModel
+from jaxood.density import DensityModel, builder
 from jaxood.models.pixelcnn.sampling import sample_incremental
 from jaxood.nn.convolution import Conv, ConvTranspose
 from jaxood.nn.layers import BatchNorm
@@ -283,6 +283,7 @@ class PixelCNN(nn.Module):
         return self.out(nn.elu(h))
 
 
+@builder
 def pixelcnn(
     image_shape,
     *,

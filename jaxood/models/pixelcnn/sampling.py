@@ -151,7 +151,7 @@ def sample_incremental(network, variables, key, n, image_shape, temperature):
     above = jnp.zeros((n, 1, w, c + 1), dtype)
     unmade = [{}] * network.levels
     vertical = _zeros(jax.eval_shape(lambda: vertical_row(above, unmade, 0)))
-    left, entered = above[:, :, :1], jnp.zeros((n, 1, 1, network.settings.filters), dtype)
+    left, entered = above[:, :, :1], jnp.zeros((n, 1, 1, network.settings.width), dtype)
     windows = jax.eval_shape(
         lambda: horizontal_pixel(left, entered, _context_at(vertical, 0), unmade, (0, 0))[1]
     )

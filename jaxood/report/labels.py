@@ -1,43 +1,28 @@
-"""Names of models, data sets and scores as a person writes them."""
+"""Names of models, scores and data sets as a person writes them."""
 
-import re
+from collections.abc import Mapping
+from typing import Any
+
+from jaxood import data
 
 
-def label(name: str) -> str:
-    """The name of a model, data set or score as a person writes it; others lose underscores.
+def label(name: str, params: Mapping[str, Any] | None = None) -> str:
+    """Write the name of a model, of a score or of a data set as a person does.
 
-    The transforms of a data set follow its name; a note in brackets, ``<name> (control)``, stays.
-    Samples of a model are ``<model>(<its data set>), T = <temperature>``.
+    Args:
+        name: a model's or score's name, or a data set's as `data.title` takes it.
+        params: settings of a score, as in `ResultRow.params`; of these ``layer`` and the
+            ``reduction`` ``"mean"`` are named.
     """
-    if match := re.fullmatch(r"nrm_reconstruction_(\d+)(_mean)?", name):
-        return f"reconstruction, layer {match[1]}" + (", mean" if match[2] else "")
-    if match := re.fullmatch(r"(\w+)\((.+)\), (T = [\d.]+)", name):
-        return f"{label(match[1])} ({label(match[2])}, {match[3]})"
-    name, bracket, note = name.partition(" (")
-    base, *transforms = name.strip("/").split("/")
-    text = _LABELS.get(base, base.replace("_", " ").strip())
-    for transform in transforms:
-        if match := re.fullmatch(r"(scaled|unit_scaled|contrast)_([\d.]+)", transform):
-            text += _FACTORS[match[1]].format(match[2])
-        else:
-            text += f", {label(transform)}"
-    return text + bracket + note
+    text = _TITLES.get(name) or data.title(name)
+    if params and "layer" in params:
+        text += f", layer {params['layer']}"
+    if params and params.get("reduction") == "mean":
+        text += ", mean"
+    return text
 
 
-_LABELS = {
-    "celeb_a": "CelebA",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "downsampled_imagenet": "ImageNet 32×32",
-    "fashion_mnist": "Fashion-MNIST",
-    "imagenet": "ImageNet",
-    "kmnist": "KMNIST",
-    "lsun": "LSUN",
-    "mnist": "MNIST",
-    "omniglot": "Omniglot",
-    "svhn": "SVHN",
-    "svhn_cropped": "SVHN",
-    "tiny_imagenet32": "Tiny-ImageNet",
+_TITLES = {
     "glow": "Glow",
     "nrm": "NRM",
     "pixelcnn": "PixelCNN++",
@@ -56,10 +41,8 @@ _LABELS = {
     "nrm_neg_log_prob": "−log p(x), NRM",
     "nrm_neg_log_prob_mean": "−log p(x), NRM, mean",
     "nrm_profile": "NRM profile",
+    "nrm_reconstruction": "reconstruction",
     "nrm_switches": "NRM switches",
     "t_perm": "Tₚₑᵣₘ",
     "waic": "WAIC",
 }
-
-
-_FACTORS = {"scaled": " × {}", "unit_scaled": " × {} in [−1, 1]", "contrast": ", contrast × {}"}

@@ -1,6 +1,5 @@
 import json
 import os
-import re
 from typing import Any
 
 import numpy as np
@@ -9,35 +8,13 @@ import pytest
 from jaxood import integrity
 from jaxood.integrity import write_file
 from jaxood.metrics import detection
-from jaxood.report.labels import _LABELS, label
-from jaxood.report.record import BpdRow, ModelRow, Record, ResultRow, _digest
-
-
-def result_row(**changes):
-    fields = {
-        "model": "realnvp",
-        "in_dist": "fashion_mnist",
-        "ood": "mnist",
-        "score": "batch_norm_delta",
-        "params": {"b": 64, "r1": 0.1, "r2": 0.9, "draws": 4},
-        "paper": 1.0,
-        "seconds": 12.3,
-    }
-    return ResultRow.from_detection(detection([0, 1, 2], [1, 3, 4]), **fields | changes)
+from jaxood.report.record import Record, ResultRow, _digest
+from tests.report.helpers import example_record, result_row
 
 
 @pytest.fixture
 def record():
-    return Record(
-        experiment="batch_norm_table2",
-        seed=0,
-        preset="smoke",
-        environment={"jax": "0.10.2", "devices": "cpu"},
-        models=(ModelRow("realnvp", "fashion_mnist", 294739, 300, 1.5),),
-        bpd=(BpdRow("realnvp", "mnist", "evaluation", 3.27, 0.01, 5000),),
-        results=(result_row(),),
-        sweeps=(result_row(params={"r2": 0.5}, paper=None),),
-    )
+    return example_record()
 
 
 def test_the_record_comes_back_as_it_went(record):
@@ -183,48 +160,3 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("fashion_mnist/rotated", "Fashion-MNIST, rotated"),
-        ("celeb_a/scaled_0.8", "CelebA × 0.8"),
-        ("celeb_a/unit_scaled_0.8", "CelebA × 0.8 in [−1, 1]"),
-        ("fashion_mnist (control)", "Fashion-MNIST (control)"),
-        ("svhn_cropped/contrast_0.5 (control)", "SVHN, contrast × 0.5 (control)"),
-        ("digits", "digits"),
-        ("digits/contrast_2/rotated/scaled_0.5", "digits, contrast × 2, rotated × 0.5"),
-        ("downsampled_imagenet", "ImageNet 32×32"),
-        ("rotated", "rotated"),
-        ("nrm_reconstruction_3", "reconstruction, layer 3"),
-        ("nrm_reconstruction_12_mean", "reconstruction, layer 12, mean"),
-        ("nrm_reconstruction_x", "nrm reconstruction x"),
-        ("realnvp(svhn_cropped), T = 1.0", "RealNVP (SVHN, T = 1.0)"),
-        ("my_own_photos", "my own photos"),
-        ("/data/my_photos/", "data, my photos"),
-        ("scaled_x", "scaled x"),
-    ],
-)
-def test_labels(name, text):
-    assert label(name) == text
-
-
-def test_labels_of_the_data_sets_models_and_scores():
-    """Every name that is not its label without underscores."""
-    names = """
-        celeb_a CelebA | cifar10 CIFAR-10 | cifar100 CIFAR-100 | fashion_mnist Fashion-MNIST
-        downsampled_imagenet ImageNet 32×32 | imagenet ImageNet | kmnist KMNIST | lsun LSUN
-        mnist MNIST | omniglot Omniglot | svhn SVHN | svhn_cropped SVHN
-        tiny_imagenet32 Tiny-ImageNet | glow Glow | nrm NRM | pixelcnn PixelCNN++
-        realnvp RealNVP | vae VAE | batch_norm_delta BatchNorm Δ | batch_norm_rank BatchNorm T
-        glow_neg_log_pz −log p(z), Glow | neg_log_prob −log p(x) | nrm_latent −log p(z*|y*)
-        nrm_latent_class_centred −log p(z*|y*), class-centred
-        nrm_latent_mean −log p(z*|y*), mean | nrm_latent_per_energy −log p(z*|y*) / |x|²
-        nrm_latent_two_sided −log p(z*|y*), two-sided | nrm_latent_waic WAIC of log p(z*|y*)
-        nrm_neg_log_prob −log p(x), NRM | nrm_neg_log_prob_mean −log p(x), NRM, mean
-        nrm_profile NRM profile | nrm_switches NRM switches | t_perm Tₚₑᵣₘ | waic WAIC
-    """
-    # One an entry: on one line they are separated by " | ".
-    entries = re.split(r"\s*\n\s*| \| ", names.strip())
-    assert {f"{name} {label(name)}" for name in _LABELS} == set(entries)

@@ -15,7 +15,6 @@ import numpy as np
 
 from experiments import bn_cifar, nrm_cifar
 from experiments.lab import common, recipes
-from experiments.lab.recipes import Recipe
 from experiments.lab.store import Scores, identity
 from experiments.nrm.glow import report as glow_report
 from experiments.nrm.glow.results import Results
@@ -24,6 +23,7 @@ from experiments.nrm.settings import load_sets
 from jaxood import parallel, scores
 from jaxood.report import record
 from jaxood.report.labels import label
+from jaxood.train import Recipe
 
 OOD = ("svhn_cropped", "celeb_a/scaled_0.8")
 GLOW = {
@@ -156,8 +156,8 @@ def _scored(models: Compared, name, images, seed, store: Scores):
 
     by_level = once("glow_log_pz", models.glow, scores.glow_log_pz)
     return {
-        "glow_neg_log_prob": once("glow_neg_log_prob", models.glow, scores.neg_log_prob),
-        "vae_neg_log_prob": once("vae_neg_log_prob", models.vae, scores.neg_log_prob),
+        "glow_neg_log_prob": once("glow_neg_log_prob", models.glow, lambda *given, **how: -scores.log_prob(*given, **how)),
+        "vae_neg_log_prob": once("vae_neg_log_prob", models.vae, lambda *given, **how: -scores.log_prob(*given, **how)),
         "glow_neg_log_pz_last": -by_level[-1],
         "glow_neg_log_pz_all": -by_level.sum(0),
     }

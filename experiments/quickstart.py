@@ -11,15 +11,15 @@ from typing import Literal
 from experiments.batch_norm import study as batch_norm_test
 from experiments.batch_norm.settings import Sizes, Study
 from experiments.lab import common
-from experiments.lab.recipes import Recipe
+from jaxood.train import Recipe
 
 PRESETS = {
     "smoke": (
-        Recipe(model="realnvp", width=4, steps=4),
+        Recipe(model="realnvp", width=4, depth=1, steps=4),
         Sizes(images=64, null_images=64, draws=1),
     ),
     "small": (
-        Recipe(model="realnvp", width=16, steps=120),
+        Recipe(model="realnvp", width=16, depth=1, steps=120),
         Sizes(images=150, null_images=299, draws=8),
     ),
 }

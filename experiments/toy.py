@@ -25,14 +25,14 @@ from experiments.batch_norm.toy import (
 )
 from experiments.batch_norm.toy.detection import FASHION_OOD, Case, Outcome
 from experiments.lab import common
-from experiments.lab.recipes import Recipe
 from jaxood import data, parallel
 from jaxood.report import record
+from jaxood.train import Recipe
 
 DIGITS = Case(
     in_dist="digits",
     ood=("digits/scaled_0.5", "digits/rotated"),
-    recipe=Recipe(model="realnvp", width=8, steps=150),
+    recipe=Recipe(model="realnvp", width=8, depth=1, steps=150),
     batch_size=16,
     images=98,
     draws=2,
@@ -48,7 +48,7 @@ PRESETS = {
     "smoke": (
         dataclasses.replace(
             DIGITS,
-            recipe=Recipe(model="realnvp", width=2, steps=4),
+            recipe=Recipe(model="realnvp", width=2, depth=1, steps=4),
             batch_size=8,
             images=14,
             draws=1,
@@ -59,11 +59,11 @@ PRESETS = {
         DIGITS,
         _fashion(
             shrink=4,
-            recipe=Recipe(model="realnvp", width=8, steps=300, statistics_images=8192),
+            recipe=Recipe(model="realnvp", width=8, depth=1, steps=300, statistics_images=8192),
             draws=1,
         ),
         _fashion(
-            recipe=Recipe(model="realnvp", width=8, steps=120, statistics_images=8192),
+            recipe=Recipe(model="realnvp", width=8, depth=1, steps=120, statistics_images=8192),
             exact=False,
             batch_size=64,
             images=174,

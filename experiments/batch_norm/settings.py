@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from experiments.lab import common
-from experiments.lab.recipes import ModelName, Recipe
+from jaxood.train import Recipe
 
+ModelName = Literal["realnvp", "vae", "pixelcnn"]
 R1, R2 = 0.1, 0.9
 """The paper's main setting (Section 6)."""
 SWEEP_R2 = (0.15, 0.3, 0.5, 0.9)
@@ -18,6 +19,12 @@ SMOKE_SETS = ("digits", ("digits/rotated", "digits/scaled_0.5"))
 """Embedded trusted and OOD sets, for the preset smoke."""
 CONTAMINATION = (0.1, 0.5)
 """Shares of OOD images in the mixed test sets."""
+SMALLEST: Mapping[ModelName, dict[str, Any]] = {
+    "realnvp": {"depth": 1},
+    "vae": {},
+    "pixelcnn": {"depth": 1, "options": {"dropout": 0.0}},
+}
+"""The depth of each model, where it has one, in the presets smoke and small."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +134,7 @@ class Amount(NamedTuple):
 
 def smoke(model: ModelName) -> Preset:
     """The machinery, not the claim: tiny models, few images."""
-    recipe = Recipe(model=model, width=4, steps=8)
+    recipe = Recipe(model=model, width=4, steps=8, **SMALLEST[model])
     return Preset(
         recipe=recipe,
         ensemble=dataclasses.replace(recipe, steps=4, members=2, statistics_images=64),
@@ -141,6 +148,7 @@ def small(model: ModelName, amount: Amount, ensemble: Amount) -> Preset:
     def recipe(width, amount, **settings):
         images = amount.statistics_images
         steps = amount.steps[model]
+        settings = SMALLEST[model] | settings
         return Recipe(model=model, width=width, steps=steps, statistics_images=images, **settings)
 
     if model == "pixelcnn":
@@ -151,7 +159,7 @@ def small(model: ModelName, amount: Amount, ensemble: Amount) -> Preset:
             sizes=Sizes(images=128, null_images=192, draws=2),
         )
     return Preset(
-        recipe=recipe(16, amount, depth=2 if model == "realnvp" else 1),
+        recipe=recipe(16, amount, **({"depth": 2} if model == "realnvp" else {})),
         ensemble=recipe(8, ensemble, members=5),
         sizes=Sizes(images=200, null_images=300, draws=2),
     )
@@ -167,7 +175,7 @@ def paper(recipe: Recipe) -> Preset:
 
 
 def presets(
-    amount: Amount, ensemble: Amount, *, paper_steps: int, realnvp: Mapping[str, int]
+    amount: Amount, ensemble: Amount, *, paper_steps: int, realnvp: Mapping[str, Any]
 ) -> dict[tuple[str, str], Preset]:
     """Presets by (model, name).
 
@@ -189,7 +197,7 @@ def presets(
             depth=5,
             steps=paper_steps,
             average_decay=0.9995,
-            dropout=0.5,
+            options={"dropout": 0.5},
         ),
     ]
     made: dict[tuple[str, str], Preset] = {(r.model, "paper"): paper(r) for r in papers}

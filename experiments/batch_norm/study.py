@@ -10,11 +10,12 @@ from experiments.batch_norm import report as batch_norm_report
 from experiments.batch_norm.results import Results, contamination_rows
 from experiments.batch_norm.settings import CONTAMINATION, R2, RATIOS, Study
 from experiments.lab.common import Flags, UsageError, environment, load_ood, open_run, start
-from experiments.lab.recipes import Recipe, Trained, trained
+from experiments.lab.recipes import Trained, trained
 from experiments.lab.store import Scores, identity
 from jaxood import data, parallel, scores
 from jaxood.report import record
 from jaxood.report.labels import label
+from jaxood.train import Recipe
 
 
 def run(study: Study, flags: Flags, out: Path) -> record.Record:
@@ -161,15 +162,13 @@ def _delta(study: Study, flags: Flags, fit: Trained, images, trusted, r1):
     return scores.batch_norm_delta(
         fit.model,
         fit.variables,
-        images,
         trusted,
         r1=r1,
         r2=R2,
-        key=jax.random.key(flags.seed),
+        seed=flags.seed,
         batch_size=study.sizes.batch_size,
         draws=study.sizes.draws,
-        show_progress=True,
-    ).mean
+    )(images)
 
 
 def _contaminate(study: Study, flags: Flags, fit: Trained, trusted, sets, store: Scores):

@@ -20,7 +20,7 @@ from jaxood import data, integrity, parallel
 from jaxood.data import DataError
 from jaxood.integrity import Damaged, IntegrityError, write_file
 from jaxood.parallel import messages
-from jaxood.train import Diverged
+from jaxood.train import Diverged, Unsuitable
 
 
 @messages.carried
@@ -75,7 +75,7 @@ def run(main: Callable, config_type: type, description: str | None):
     try:
         main(config)
         parallel.wait_for_all()
-    except (UsageError, DataError, Diverged, IntegrityError) as error:
+    except (UsageError, DataError, Diverged, Unsuitable, IntegrityError) as error:
         _exit(f"error: {error}")
     except KeyboardInterrupt:
         _exit("\nstopped: the same command goes on from the last checkpoint")

@@ -50,6 +50,10 @@ class Diverged(RuntimeError):
     """The loss or a gradient became NaN or infinite; the last good state is kept."""
 
 
+class Unsuitable(ValueError):
+    """The images or the devices do not suit the training; the message says what to change."""
+
+
 def init_state(variables, optimizer, steps):
     """The state before the first of ``steps`` updates."""
     params = variables["params"]
@@ -191,7 +195,7 @@ def fit(
         The final `TrainState`.
 
     Raises:
-        ValueError: if there are fewer images than ``batch_size``, or the devices cannot share that
+        Unsuitable: if there are fewer images than ``batch_size``, or the devices cannot share that
             number evenly.
         integrity.Changed: if ``directory`` holds a training that began with other arguments.
         integrity.Locked: if another run trains there.
@@ -203,11 +207,11 @@ def fit(
     state = init_state(variables, optimizer, steps)
     images = jax.tree.leaves(data)[0]
     if len(images) < batch_size:
-        raise ValueError(
+        raise Unsuitable(
             f"{len(images)} images do not fill one batch of {batch_size}: lower the batch size"
         )
     if batch_size % mesh.size:
-        raise ValueError(
+        raise Unsuitable(
             f"a batch of {batch_size} images cannot be shared evenly among {mesh.size} devices"
         )
     train_steps = make_train_steps(loss, optimizer, batch_size, seed, average_decay, len(images))

@@ -1,41 +1,64 @@
-"""Optimizers from optax, as whole recipes: rates rise shortly, then fall to zero along a cosine."""
+"""Optimizers of optax, with the course of their learning rates."""
+
+from typing import Any, Literal
 
 import jax
 import optax
 from optax import contrib
 
+Schedule = Literal["constant", "cosine"]
+"""How the learning rate goes on once it has risen from zero: it stays, or falls along a cosine."""
 
-def adam(steps, learning_rate=1e-3):
-    """Adam.
+
+def adam(
+    steps: int,
+    learning_rate: float = 1e-3,
+    *,
+    schedule: Schedule = "cosine",
+    warmup: int | None = None,
+) -> optax.GradientTransformation:
+    """Make Adam (Kingma & Ba 2014).
 
     Args:
-        steps: of the training.
-        learning_rate: at its highest, after a twentieth of the steps.
+        steps: number of updates of the training, after which a cosine has fallen to zero.
+        learning_rate: the highest.
+        schedule: of the learning rate.
+        warmup: updates over which the rate rises from zero; by default a twentieth of ``steps``
+            before a cosine, and none before a constant rate.
 
     Returns:
         An optax optimizer.
     """
-    return optax.adam(_cosine(steps, learning_rate))
+    return optax.adam(_rate(learning_rate, steps, schedule, warmup))
 
 
-def muon(steps, learning_rate=0.02, other_learning_rate=2e-3):
-    """Muon (Jordan et al. 2024) for kernels, NAdam for biases and scales.
+def muon(
+    steps: int,
+    learning_rate: float = 0.02,
+    other_learning_rate: float = 2e-3,
+    *,
+    schedule: Schedule = "cosine",
+    warmup: int | None = None,
+) -> optax.GradientTransformation:
+    """Make Muon (Jordan et al. 2024) for kernels, with NAdam for biases and scales.
 
-    A kernel moves by an orthogonal matrix from its inputs, space and channels, to its outputs: all
-    its singular directions at one rate. A neural rendering model uses its kernels both ways, so
-    the small directions matter; see `experiments.nrm_ablation` for what Adam makes of it.
+    A kernel moves by an orthogonal matrix from its inputs (space and channels) to its outputs: all
+    its singular directions move at one rate. A neural rendering model uses its kernels both ways,
+    so the small directions matter.
 
     Args:
-        steps: of the training.
-        learning_rate: of kernels, at its highest, after a twentieth of the steps.
-        other_learning_rate: of everything else, likewise.
+        steps: as for `adam`.
+        learning_rate: the highest, of kernels.
+        other_learning_rate: the highest, of everything else.
+        schedule: of both rates.
+        warmup: as for `adam`.
 
     Returns:
         An optax optimizer.
     """
 
-    def kernels(params):
-        def axes(leaf):
+    def kernels(params: Any) -> Any:
+        def axes(leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
             if leaf.ndim < 2:
                 return None
             inputs = tuple(range(leaf.ndim - 1))
@@ -44,11 +67,16 @@ def muon(steps, learning_rate=0.02, other_learning_rate=2e-3):
         return jax.tree.map(axes, params)
 
     return contrib.muon(
-        _cosine(steps, learning_rate),
+        _rate(learning_rate, steps, schedule, warmup),
         muon_weight_dimension_numbers=kernels,
-        adam_learning_rate=_cosine(steps, other_learning_rate),
+        adam_learning_rate=_rate(other_learning_rate, steps, schedule, warmup),
     )
 
 
-def _cosine(steps, highest):
-    return optax.warmup_cosine_decay_schedule(0, highest, steps // 20, steps)
+def _rate(
+    highest: float, steps: int, schedule: Schedule, warmup: int | None
+) -> optax.ScalarOrSchedule:
+    if schedule == "cosine":
+        rise = steps // 20 if warmup is None else warmup
+        return optax.warmup_cosine_decay_schedule(0, highest, rise, steps)
+    return optax.linear_schedule(0.0, highest, warmup) if warmup else highest

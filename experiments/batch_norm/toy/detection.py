@@ -10,12 +10,14 @@ import numpy as np
 
 from experiments.batch_norm.settings import R1, R2
 from experiments.lab.common import Flags
-from experiments.lab.recipes import Recipe, Trained, trained
+from experiments.lab.recipes import Trained, trained
 from experiments.lab.store import Scores, identity
 from jaxood import data, metrics, report, scores
+from jaxood.models.mates_only import mates_only
 from jaxood.models.realnvp import realnvp
 from jaxood.report import record
 from jaxood.report.labels import label
+from jaxood.train import Recipe
 
 USUAL, EXACT, MATES = "usual", "exact Jacobian", "mates only"
 COLUMNS = [(USUAL, R1), (MATES, R1), (USUAL, 0), (MATES, 0), (EXACT, 0)]
@@ -141,7 +143,7 @@ def run(case: Case, flags: Flags, out: Path) -> Outcome:
 
 def _score(case: Case, flags: Flags, fit: Trained, images, sets, out: Path):
     """By (set, likelihood): log-likelihoods ``{ratio: (draws, n)}`` in nats, and seconds."""
-    models = {USUAL: fit.model, MATES: scores.mates_only(fit.model)}
+    models = {USUAL: fit.model, MATES: mates_only(fit.model)}
     if case.exact:
         recipe = case.recipe
         models[EXACT] = realnvp(
@@ -175,7 +177,7 @@ def _score(case: Case, flags: Flags, fit: Trained, images, sets, out: Path):
 
 
 def _delta(at, r1):
-    return scores.delta(at[r1], at[R2]).mean
+    return scores.statistics.delta(at[r1], at[R2]).mean
 
 
 def _rows(case: Case, model: str, log_probs, seconds):

@@ -14,11 +14,9 @@ Example: python -m experiments.realised_rates --run runs/bn_fashion_mnist-realnv
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -66,11 +64,10 @@ def main(config: Config):
     rng = np.random.default_rng(config.seed)
     chosen = rng.permutation(len(test))[: config.images]
     test, labels, ood = test[chosen], labels[chosen], rng.permutation(ood)
-    neg_log_prob = scores.neg_log_prob(fit.model, fit.variables, test, show_progress=True)
-    delta = functools.partial(
-        scores.batch_norm_delta, fit.model, fit.variables,
-        reference=jax.device_put(trusted), r1=0, r2=R2, draws=1, batch_size=study.sizes.batch_size,
-    )  # fmt: skip
+    neg_log_prob = -scores.log_prob(fit.model, fit.variables, test, show_progress=True)
+    delta = scores.batch_norm_delta(
+        fit.model, fit.variables, trusted, r2=R2, draws=1, batch_size=study.sizes.batch_size
+    )
 
     table = Table(
         title=f"{study.in_dist}, {len(test):,} trusted test images, {config.splits} splits"
@@ -88,7 +85,7 @@ def main(config: Config):
             places, means = _whole(len(test), size, config.seed), []
             with progress.bar(f"sets of {size}, {arrival}", len(places)) as advance:
                 for place in places:
-                    means.append(delta(test[order][np.sort(place)]).mean.mean())
+                    means.append(delta(test[order][np.sort(place)]).mean())
                     advance(1)
             found = _rate(np.array(means), 0.05, config.splits, rng)
             _add(table, f"sets of {size} by Δ, {arrival} and dealt", found.asked, found)
@@ -156,10 +153,10 @@ def _misuses(config: Config, delta: Callable, test, labels, ood) -> dict[str, fl
     size = config.sizes[0]
     places = _whole(len(test), size, config.seed)
     half = len(places) // 2
-    null = np.concatenate([delta(test[np.sort(place)]).mean for place in places[:half]])
+    null = np.concatenate([delta(test[np.sort(place)]) for place in places[:half]])
 
     def reported(sets, trusted=slice(None)):
-        flagged = [detector.p_values_of(delta(x).mean[trusted], null) <= 0.05 for x in sets]
+        flagged = [detector.p_values_of(delta(x)[trusted], null) <= 0.05 for x in sets]
         return float(np.mean(np.concatenate(flagged)))
 
     fresh = np.concatenate(places[half:])

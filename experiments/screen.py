@@ -14,7 +14,6 @@ python -m experiments.screen --run runs/quickstart --images digits/rotated --sco
 """
 
 import dataclasses
-import functools
 import itertools
 import time
 from collections.abc import Sequence
@@ -156,27 +155,24 @@ def model_of(run: Path, study: Study, seed: int, trusted, devices: int | None) -
 def calibrated(config: Config, study: Study, fit: Trained, trusted) -> detector.Detector:
     """The detector: the score that was asked for, and its null on held-out trusted images."""
     held_out, _ = data.load(study.in_dist, "test", config.data_dir)
-    rng, key = np.random.default_rng(config.seed), jax.random.key(config.seed)
+    rng = np.random.default_rng(config.seed)
     set_size = (config.set_size or 64) if config.score == "batch_norm_delta" else None
     held_out = rng.permutation(held_out)[
         : config.calibration or (40 * set_size if set_size else 1000)
     ]
     print(f"calibrating on {len(held_out)} images: {label(study.in_dist)}", flush=True)
-    noise = {"key": key, "draws": config.draws}
-    likelihood = functools.partial(scores.log_prob, fit.model, fit.variables, **noise)
+    noise = {"seed": config.seed, "draws": config.draws}
     # The entropy is estimated on training images, as by Nalisnick et al.: a centre that the
     # calibration images had a part in would lie nearer to them than to fresh ones.
-    centre = likelihood(rng.permutation(trusted)[: len(held_out)])
-    delta = functools.partial(
-        scores.batch_norm_delta, fit.model, fit.variables,
-        reference=jax.device_put(trusted),  # once, not for every set
-        r1=0, r2=R2, batch_size=study.sizes.batch_size, **noise,
-    )  # fmt: skip
+    centre = rng.permutation(trusted)[: len(held_out)]
+    model, variables, size = fit.model, fit.variables, study.sizes.batch_size
     score = {
-        "typicality": lambda x: scores.typicality(likelihood(x), centre),
-        "neg_log_prob": lambda x: -likelihood(x),
-        "batch_norm_delta": lambda x: delta(x).mean,
-    }[config.score]
+        "typicality": lambda: scores.typicality(model, variables, centre, **noise),
+        "neg_log_prob": lambda: scores.neg_log_prob(model, variables, **noise),
+        "batch_norm_delta": lambda: scores.batch_norm_delta(
+            model, variables, trusted, r2=R2, batch_size=size, **noise
+        ),
+    }[config.score]()
     made = detector.fit(score, held_out, set_size=set_size, seed=config.seed)
     detector.check_rate(made, config.false_positive_rate)
     return made

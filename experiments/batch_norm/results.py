@@ -46,11 +46,11 @@ class Judged:
             log_prob, delta = self.at(name, 0).mean(0), self.delta(name).mean
             return {
                 "neg_log_prob": -log_prob,
-                "t_perm": scores.t_perm(log_prob, trusted),
-                "typicality": scores.typicality(log_prob, trusted),
-                **({"waic": scores.waic(members[name])} if members else {}),
+                "t_perm": scores.statistics.t_perm(log_prob, trusted),
+                "typicality": scores.statistics.typicality(log_prob, trusted),
+                **({"waic": scores.statistics.waic(members[name])} if members else {}),
                 "batch_norm_delta": delta,
-                "batch_norm_rank": scores.batch_norm_rank(delta, self.null_delta),
+                "batch_norm_rank": scores.statistics.rank(delta, self.null_delta),
             }
 
         self.scores = {name: judge(name) for name in (in_dist, *ood)}
@@ -71,7 +71,7 @@ class Judged:
 
     def delta(self, name, r1=R1, r2=R2):
         """Δ and its standard error, one an image."""
-        return scores.delta(self.at(name, r1), self.at(name, r2))
+        return scores.statistics.delta(self.at(name, r1), self.at(name, r2))
 
     def in_bits(self, log_prob):
         """Nats to bits per dimension."""

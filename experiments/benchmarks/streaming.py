@@ -7,7 +7,6 @@ ratios. Both should be near 1. The model is not trained: that changes neither.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import resource
 import subprocess
@@ -124,10 +123,8 @@ def score_of(config: Config, trusted):
     model = realnvp(trusted.shape[1:], width=4, depth=1)
     variables = model.init(jax.random.key(config.seed), trusted[:64])
     if config.score == "neg_log_prob":
-        return functools.partial(scores.neg_log_prob, model, variables)
-    reference = jax.device_put(trusted)
-    options = {"r1": 0, "draws": 1}
-    return lambda x: scores.batch_norm_delta(model, variables, x, reference, **options).mean
+        return scores.neg_log_prob(model, variables)
+    return scores.batch_norm_delta(model, variables, trusted, draws=1)
 
 
 def measure(config: Config, path: Path) -> dict:

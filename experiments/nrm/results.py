@@ -69,7 +69,7 @@ class Results:
             seed: {
                 name: rendering.all_scores(m)
                 | rendering.calibrated_scores(m, by_set[study.null])
-                | ({"nrm_latent_waic": scores.waic(members[name])} if len(study.seeds) > 1 else {})
+                | ({"nrm_latent_waic": scores.statistics.waic(members[name])} if len(study.seeds) > 1 else {})
                 for name, m in by_set.items()
             }
             for seed, by_set in measurements.items()

@@ -1,6 +1,9 @@
 """The BatchNorm test: an image's likelihood among its companions (BatchNorm paper, Section 5)."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,64 +12,54 @@ import numpy as np
 from jax import lax
 
 from jaxood import parallel, progress
-from jaxood.density import image_keys
+from jaxood.density import Array, DensityModel, Variables, image_keys
+from jaxood.scores import statistics
 from jaxood.scores.likelihood import log_prob_draw
+from jaxood.scores.score import Estimate, Score, check_images, scored
 
 BATCHES_A_CALL = 8
 """Mixed batches, at least, in one call of the compiled program, divided among the devices."""
 
 
-class Estimate(NamedTuple):
-    """A Monte-Carlo mean, one an image.
+def images_in_batch(batch_size: int, ratio: float) -> int:
+    """Return how many images of a mixed batch are judged: ``ratio * batch_size``, rounded, >= 1.
 
-    Attributes:
-        mean: float32 ``(n,)``.
-        stderr: float32 ``(n,)``, its standard error over draws; NaN for a single draw.
-    """
-
-    mean: np.ndarray
-    stderr: np.ndarray
-
-
-def images_in_batch(batch_size, ratio):
-    """How many of ``batch_size`` images are test images: ``ratio * batch_size``, rounded, >= 1.
-
-    At b = 64: 6 for r = 0.1, 58 for r = 0.9.
+    At b = 64 these are 6 for r = 0.1 and 58 for r = 0.9.
     """
     return max(1, round(ratio * batch_size))
 
 
 def mixed_log_prob(
-    model,
-    variables,
-    x,
-    reference,
-    ratios,
+    model: DensityModel,
+    variables: Variables,
+    x: Array,
+    reference: Array,
+    ratios: Sequence[float],
     *,
-    key=None,
-    batch_size=64,
-    draws=4,
-    show_progress=False,
-):
-    """Training-mode log-likelihood of images mixed into batches of trusted ones (eq. 5, 6).
+    key: jax.Array | None = None,
+    batch_size: int = 64,
+    draws: int = 4,
+    show_progress: bool = False,
+) -> np.ndarray:
+    """Compute training-mode log-likelihoods of images mixed into batches of trusted ones.
 
-    In a draw, the images ``x`` are shuffled and cut into groups of ``r b``; each group is filled
-    up to ``b`` with trusted images and evaluated in training mode. Draws are paired over the
-    ratios: an image meets the same noise, the groups of all ratios are cut from the same
-    shuffled order, and so are their trusted companions.
+    BatchNorm paper, eq. 5 and 6. In a draw, the images ``x`` are shuffled and cut into groups of
+    ``r b``; each group is filled up to ``b`` with reference images and evaluated in training mode.
+    Draws are paired over the ratios: an image meets the same noise, the groups of all ratios are
+    cut from the same shuffled order, and so are the reference images.
 
     These values depend on the other images in ``x``: an OOD image gives itself away among OOD
-    images. A group's last members are real images too (from the front of the order), never
-    padding, which would change the statistics.
+    images. Where the last group is short, it is filled up with images from the front of the order,
+    never with padding, which would change the statistics.
 
     Args:
         model: a `DensityModel`.
         variables: of the model; each device that they lie on evaluates batches of its own.
         x: uint8 ``(n, h, w, c)``, the images to judge.
         reference: uint8 ``(m, h, w, c)``, trusted images, for instance the training set.
-        ratios: the ratios r of test images in a batch, each in ``[0, 1]``; 0, the limit, is
-            evaluation mode.
-        key: of the shuffles and the noise.
+        ratios: the shares r of a batch that images to judge take, each in ``[0, 1]``; 0, the
+            limit, is evaluation mode.
+        key: of the shuffles and the noise, by default that of seed 0.
         batch_size: b.
         draws: Monte-Carlo draws.
         show_progress: draw a progress bar on stderr.
@@ -118,10 +111,10 @@ def mixed_log_prob(
 
 
 class _Plan(NamedTuple):
-    """Which images make up each mixed batch.
+    """The images that make up each mixed batch.
 
     ``test`` and ``reference`` are int32 ``(batches, batch_size)``: in each position one of them
-    is an index and the other -1. ``draw`` and ``size`` (of the test group) are int32
+    is an index and the other -1. ``draw`` and ``size`` (of the group to judge) are int32
     ``(batches,)``.
     """
 
@@ -131,7 +124,7 @@ class _Plan(NamedTuple):
     size: np.ndarray
 
 
-def _plan(key, n, m, sizes, batch_size, draws):
+def _plan(key, n, m, sizes, batch_size, draws) -> _Plan:
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     position = np.arange(batch_size)
     plans = []
@@ -153,7 +146,7 @@ def _plan(key, n, m, sizes, batch_size, draws):
     return _Plan(*(np.concatenate(part).astype(np.int32) for part in zip(*plans, strict=True)))
 
 
-def _run(model, variables, x, reference, key, plan, advance):
+def _run(model, variables, x, reference, key, plan: _Plan, advance) -> np.ndarray:
     """Evaluate a plan: float32 ``(batches, batch_size)`` nats."""
     mesh = parallel.mesh_of(variables)
     program = _training_program(model, mesh)
@@ -191,60 +184,118 @@ def _training_program(model, mesh):
     return parallel.map_rows(run, mesh, rows=(False, True, False, True))
 
 
-def batch_norm_delta(model, variables, x, reference, *, r1=0.1, r2=0.9, **options):
-    """Score ``Delta = |S_{b,r1} - S_{b,r2}|`` (eq. 7): a batch score.
+def batch_norm_delta(
+    model: DensityModel,
+    variables: Variables,
+    trusted: Array,
+    *,
+    r1: float = 0,
+    r2: float = 0.9,
+    seed: int = 0,
+    batch_size: int = 64,
+    draws: int = 4,
+) -> Score:
+    """Build the score ``Delta = |S_{b,r1} - S_{b,r2}|`` (BatchNorm paper, eq. 7): a batch score.
 
-    Images are scored among those they arrive with: of images that come in pieces
-    (`jaxood.stream`), each piece is a set of its own, and another division gives other values.
+    Images are scored among those they arrive with: each set that a call takes is judged by itself,
+    and another division into sets gives other values.
 
     Args:
         model: a `DensityModel` with BatchNorm.
-        variables: of the model.
-        x: uint8 ``(n, h, w, c)``, the images to judge, scored among each other.
-        reference: uint8 ``(m, h, w, c)``, trusted images.
-        r1: the smaller ratio; 0 is evaluation mode.
-        r2: the larger ratio.
-        **options: of `mixed_log_prob`.
+        variables: of the model; each device that they lie on evaluates batches of its own.
+        trusted: uint8 ``(m, h, w, c)``, the reference images, for instance the training set.
+        r1: the smaller share of a batch that images to judge take; 0 is evaluation mode.
+        r2: the larger share.
+        seed: of the shuffles and the noise.
+        batch_size: b.
+        draws: Monte-Carlo draws of companions and noise.
 
     Returns:
-        An `Estimate` in nats, higher = more OOD. The standard error is that of the paired
-        difference.
+        A `Score` in nats. A call raises ``ValueError`` where the images to judge are too few to
+        fill a batch, see `mixed_log_prob`.
 
     Raises:
-        ValueError: unless ``0 <= r1 < r2 <= 1``; and as `mixed_log_prob`.
+        TypeError: if the trusted images are not uint8.
+        ValueError: unless ``0 <= r1 < r2 <= 1``; or the trusted images have another shape.
     """
     if not 0 <= r1 < r2 <= 1:
         raise ValueError(f"ratios must be 0 <= r1 < r2 <= 1, got r1 = {r1}, r2 = {r2}")
-    draws = mixed_log_prob(model, variables, x, reference, (r1, r2), **options)
-    return delta(draws[:, 0], draws[:, 1])
+    options = {"r1": r1, "r2": r2, "seed": seed, "batch_size": batch_size, "draws": draws}
+    return Score(
+        "batch_norm_delta", model, variables, options, {"trusted": _whole(trusted, variables)}
+    )
 
 
-def delta(log_prob_1, log_prob_2):
-    """``|mean over draws of log_prob_1 - log_prob_2|`` and its standard error.
+@scored("batch_norm_delta", per_image=False)
+def _delta(score: Score, images: Array) -> Estimate:
+    options = score.options
+    draws = mixed_log_prob(
+        score.model,
+        score.variables,
+        images,
+        score.arrays["trusted"],
+        (options["r1"], options["r2"]),
+        key=jax.random.key(options["seed"]),
+        batch_size=options["batch_size"],
+        draws=options["draws"],
+    )
+    return statistics.delta(draws[:, 0], draws[:, 1])
+
+
+def batch_norm_rank(
+    model: DensityModel,
+    variables: Variables,
+    trusted: Array,
+    calibration: Array,
+    *,
+    r1: float = 0,
+    r2: float = 0.9,
+    seed: int = 0,
+    batch_size: int = 64,
+    draws: int = 4,
+) -> Score:
+    """Build the score T, the rank of Delta among held-out trusted images: a batch score.
+
+    BatchNorm paper, eq. 8.
 
     Args:
-        log_prob_1: ``(draws, n)`` nats, at the ratio r1.
-        log_prob_2: ``(draws, n)`` nats, at the ratio r2, paired.
+        model: as in `batch_norm_delta`.
+        variables: as in `batch_norm_delta`.
+        trusted: as in `batch_norm_delta`.
+        calibration: uint8 ``(N, h, w, c)``, the calibration set: trusted images that the model was
+            not trained on. They are scored here, as one set.
+        r1: as in `batch_norm_delta`.
+        r2: as in `batch_norm_delta`.
+        seed: as in `batch_norm_delta`.
+        batch_size: as in `batch_norm_delta`.
+        draws: as in `batch_norm_delta`.
 
     Returns:
-        An `Estimate`, nats.
+        A `Score` with values in ``[0, N]``. Its standard error is half the number of calibration
+        images whose Delta lies within one standard error of the image's own.
+
+    Raises:
+        TypeError: as `batch_norm_delta`.
+        ValueError: as `batch_norm_delta`; or there are too few calibration images to fill a batch.
     """
-    difference = np.asarray(log_prob_1, np.float64) - log_prob_2
-    draws = len(difference)
-    with np.errstate(invalid="ignore"):
-        spread = difference.std(0, ddof=1) if draws > 1 else np.full(difference.shape[1], np.nan)
-    mean = np.abs(difference.mean(0))
-    return Estimate(mean.astype(np.float32), (spread / np.sqrt(draws)).astype(np.float32))
+    delta = batch_norm_delta(
+        model, variables, trusted, r1=r1, r2=r2, seed=seed, batch_size=batch_size, draws=draws
+    )
+    null = delta(calibration)
+    return Score("batch_norm_rank", model, variables, delta.options, {**delta.arrays, "null": null})
 
 
-def batch_norm_rank(delta, null_delta):
-    """Score T: the rank of Delta among held-out trusted images (eq. 8): a batch score.
+@scored("batch_norm_rank", per_image=False)
+def _rank(score: Score, images: Array) -> Estimate:
+    mean, stderr = _delta(score, images)
+    low, value, high = (
+        statistics.rank(delta, score.arrays["null"])
+        for delta in (mean - stderr, mean, mean + stderr)
+    )
+    return Estimate(value, np.where(np.isnan(stderr), np.nan, (high - low) / 2))
 
-    Args:
-        delta: ``(n,)``, of the images to judge.
-        null_delta: ``(N,)``, of held-out trusted images, scored in the same way.
 
-    Returns:
-        float32 ``(n,)``: ``#{i: Delta_i <= Delta}``, in ``[0, N]``.
-    """
-    return np.searchsorted(np.sort(null_delta), delta, side="right").astype(np.float32)
+def _whole(trusted: Array, variables: Variables) -> Array:
+    """Put reference images on the devices of the variables, once and not for every set."""
+    check_images(trusted)
+    return parallel.replicate(trusted, parallel.mesh_of(variables))

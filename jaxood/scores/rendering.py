@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from jaxood import parallel, progress
 from jaxood.models.nrm.model import biases, fold, paths, replace_biases
-from jaxood.scores.likelihood import typicality
+from jaxood.scores.statistics import typicality
 
 Reduction = Literal["sum", "mean"]
 

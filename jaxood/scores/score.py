@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+
+from jaxood.density import Array
 
 
 class Estimate(NamedTuple):
@@ -96,7 +97,7 @@ class Score:
         """Whether an image scores the same whatever images it arrives with."""
         return _KINDS[self.name].per_image
 
-    def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:
+    def __call__(self, images: Array) -> np.ndarray:
         """Score images.
 
         Args:
@@ -111,7 +112,7 @@ class Score:
         """
         return self.estimate(images).mean
 
-    def estimate(self, images: np.ndarray | jax.Array) -> Estimate:
+    def estimate(self, images: Array) -> Estimate:
         """Score images, with standard errors.
 
         Args:
@@ -124,13 +125,26 @@ class Score:
             TypeError: as a call.
             ValueError: as a call.
         """
-        if images.dtype != np.uint8:
-            raise TypeError(f"images must be uint8 with levels 0 to 255, got {images.dtype}")
-        if images.ndim != 4:
-            raise ValueError(f"images must have the shape (n, h, w, c), got {images.shape}")
+        check_images(images)
         if len(images) == 0 and self.per_image:
             return Estimate(np.zeros(0, np.float32), np.zeros(0, np.float32))
         values = _KINDS[self.name].evaluate(self, images)
         if not isinstance(values, Estimate):
             values = Estimate(np.asarray(values), np.zeros(len(images)))
         return Estimate(*(np.asarray(part, np.float32) for part in values))
+
+
+def check_images(images: Array) -> None:
+    """Refuse what is no array of images.
+
+    Args:
+        images: uint8 ``(n, h, w, c)``.
+
+    Raises:
+        TypeError: if they are of another type.
+        ValueError: if they have another shape.
+    """
+    if images.dtype != np.uint8:
+        raise TypeError(f"images must be uint8 with levels 0 to 255, got {images.dtype}")
+    if images.ndim != 4:
+        raise ValueError(f"images must have the shape (n, h, w, c), got {images.shape}")

@@ -11,7 +11,8 @@ from experiments.batch_norm.toy import proposition1
 from jaxood.models.realnvp import RealNVP, realnvp
 from jaxood.nn.batch_stats import batch_moments
 from jaxood.nn.jacobian import own_log_det
-from jaxood.scores import mates_only, mixed_log_prob
+from jaxood.models.mates_only import mates_only
+from jaxood.scores import mixed_log_prob
 from tests.helpers import perturb
 
 # ---------------------------------------------------------------------------- the masses, to 1e-4

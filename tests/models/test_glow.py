@@ -185,9 +185,9 @@ def test_scores(trained, log_prob):
     """Signs, readings, and that an image's score knows nothing of its batch mates."""
     model, state, x = trained
     variables = state.variables
-    last = scores.glow_neg_log_pz(model, variables, x, batch_size=8)
-    whole = scores.glow_neg_log_pz(model, variables, x, levels="all", batch_size=8)
-    alone = scores.glow_neg_log_pz(model, variables, x[3:4], batch_size=8)
+    last = scores.glow_neg_log_pz(model, variables, batch_size=8)(x)
+    whole = scores.glow_neg_log_pz(model, variables, levels="all", batch_size=8)(x)
+    alone = scores.glow_neg_log_pz(model, variables, batch_size=8)(x[3:4])
     np.testing.assert_array_equal(alone, last[3:4])
     # An image's noise is that of the first draw.
     keys = image_keys(jax.random.fold_in(jax.random.key(0), 0), x)
@@ -197,9 +197,9 @@ def test_scores(trained, log_prob):
     np.testing.assert_allclose(whole, -by_level.sum(1), rtol=1e-5)
     # Noise, which no digit is, scores higher, each of it: higher = more OOD.
     noise = np.random.default_rng(0).integers(0, 256, x.shape, dtype=np.uint8)
-    worse = scores.glow_neg_log_pz(model, variables, noise, batch_size=8)
+    worse = scores.glow_neg_log_pz(model, variables, batch_size=8)(noise)
     assert worse.min() > last.max()
-    assert scores.neg_log_prob(model, variables, noise).min() > -log_prob(x).min()
+    assert scores.neg_log_prob(model, variables)(noise).min() > -log_prob(x).min()
 
 
 def test_samples_follow_the_temperature(trained, log_prob):

@@ -6,7 +6,8 @@ import pytest
 
 from jaxood.models.nrm.model import fold, nrm, paths
 from jaxood.models.nrm.network import Layer
-from jaxood.scores import rendering, typicality
+from jaxood.scores import rendering
+from jaxood.scores.statistics import typicality
 
 SHAPE, CLASSES, BATCH = (6, 6, 2), 3, 4
 

@@ -72,8 +72,8 @@ def gaussians(seed=0, n=1000):
 
     table = {
         "neg_log_prob": lambda x: -log_prob(x),
-        "t_perm": lambda x: scores.t_perm(log_prob(x), log_prob(null)),
-        "waic": lambda x: scores.waic(norm.logpdf(x, members[:, :1], members[:, 1:])),
+        "t_perm": lambda x: scores.statistics.t_perm(log_prob(x), log_prob(null)),
+        "waic": lambda x: scores.statistics.waic(norm.logpdf(x, members[:, :1], members[:, 1:])),
     }
     sets = {"p": data} | ood
     scored = {score: {k: f(x) for k, x in sets.items()} for score, f in table.items()}

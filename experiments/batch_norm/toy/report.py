@@ -323,7 +323,7 @@ def _proposition(checks: Sequence[Check]) -> report.Section:
         "mends nothing.\n\n"
         "Two things **mend** it. For flows, the exact Jacobian ∂fⱼ/∂xⱼ, mates and all "
         '(`realnvp(…, jacobian="exact")`). For every model, statistics of the batch mates '
-        "alone (`scores.mates_only`): a fold of the batch is evaluated with the statistics that "
+        "alone (`jaxood.mates_only`): a fold of the batch is evaluated with the statistics that "
         "the other folds have among themselves.",
         tables=[
             report.Table(

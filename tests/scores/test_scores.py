@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from jaxood import metrics, scores
 from jaxood.density import DensityModel
-from jaxood.scores.batch_norm import BATCHES_A_CALL, _plan, delta, images_in_batch
+from jaxood.scores import statistics
+from jaxood.scores.batch_norm import BATCHES_A_CALL, _plan, images_in_batch
 
 SHAPE = (2, 2, 1)
 
@@ -25,7 +26,7 @@ def constant_images(*values):
 
 
 def toy(log_prob):
-    return DensityModel(lambda key, x: {}, log_prob, lambda: 0)
+    return DensityModel(lambda key, x: {}, log_prob, lambda *_, **__: jnp.zeros(0))
 
 
 @toy
@@ -62,7 +63,7 @@ TRUSTED = constant_images(*range(128, 148))
 
 def test_neg_log_prob_is_higher_away_from_the_model():
     x = constant_images(100, 101, 90, 255)
-    result = scores.neg_log_prob(CENTRED, VARIABLES, x, batch_size=3)
+    result = scores.neg_log_prob(CENTRED, VARIABLES, batch_size=3)(x)
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, [0, 1, 100, 155**2])
     np.testing.assert_array_equal(scores.log_prob(CENTRED, VARIABLES, x, batch_size=3), -result)
@@ -80,28 +81,10 @@ def test_log_prob_averages_over_noise_draws():
     assert len(np.unique(draws)) == draws.size
 
 
-def test_per_image_scores_do_not_depend_on_batch_mates(flow):
-    """To the bit: whatever the order, the companions, the place and the padding."""
-    score = functools.partial(
-        scores.neg_log_prob, flow.model, flow.variables, key=jax.random.key(2), batch_size=8
-    )
-    x = flow.images[:11]
-    result = score(x)
-    assert result.shape == (11,)
-    assert len(np.unique(result)) == 11
-    order = np.random.default_rng(0).permutation(11)
-    np.testing.assert_array_equal(score(x[order]), result[order])
-    np.testing.assert_array_equal(score(x[3:4]), result[3:4])
-    np.testing.assert_array_equal(score(np.concatenate([255 - x, x]))[11:], result)
-    averaged = score(x, draws=2)
-    assert np.all(averaged != result)
-    np.testing.assert_array_equal(score(x[order], draws=2), averaged[order])
-
-
 def test_t_perm_by_hand():
     null = np.array([3.0, 1.0, 4.0, 2.0])
     # Ranks 0, 1 (a tie counts), 2, 4, 4.
-    result = scores.t_perm(np.array([0.5, 1.0, 2.5, 4.0, 9.0]), null)
+    result = statistics.t_perm(np.array([0.5, 1.0, 2.5, 4.0, 9.0]), null)
     np.testing.assert_array_equal(result, [2, 1, 0, 2, 2])
     assert result.dtype == np.float32
 
@@ -115,16 +98,16 @@ def test_ranks_are_in_range_and_count(values, null):
     values, null = np.array(values), np.array(null)
     below = np.array([np.sum(null <= value) for value in values])
     size = len(null)
-    t_perm = scores.t_perm(values, null)
+    t_perm = statistics.t_perm(values, null)
     np.testing.assert_array_equal(t_perm, np.abs(below - size / 2))
     assert np.all((t_perm >= 0) & (t_perm <= size / 2))
-    rank = scores.batch_norm_rank(values, null)
+    rank = statistics.rank(values, null)
     np.testing.assert_array_equal(rank, below)
     assert rank.dtype == np.float32
 
 
 def test_typicality_by_hand():
-    result = scores.typicality(np.array([-5.0, -2.0, 1.0]), np.array([-1.0, -3.0]))
+    result = statistics.typicality(np.array([-5.0, -2.0, 1.0]), np.array([-1.0, -3.0]))
     np.testing.assert_array_equal(result, [3, 0, 3])
     assert result.dtype == np.float32
 
@@ -133,7 +116,7 @@ def test_two_sided_scores_are_higher_on_both_sides():
     rng = np.random.default_rng(1)
     null, typical = rng.normal(size=(2, 200))
     for far in (rng.normal(5, 0.1, 200), rng.normal(-5, 0.1, 200)):
-        for score in (scores.t_perm, scores.typicality):
+        for score in (statistics.t_perm, statistics.typicality):
             assert metrics.auroc(score(typical, null), score(far, null)) > 0.99
 
 
@@ -225,8 +208,8 @@ def test_draws_are_paired():
     for i in range(1, 4):
         np.testing.assert_array_equal(noise[:, i], noise[:, 0])
     assert len(np.unique(noise[:, 0])) == 3 * len(DIM)
-    estimate = scores.batch_norm_delta(NOISE, {}, DIM, TRUSTED, batch_size=10, draws=3)
-    np.testing.assert_array_equal(estimate, 0)
+    score = scores.batch_norm_delta(NOISE, {}, TRUSTED, r1=0.1, batch_size=10, draws=3)
+    np.testing.assert_array_equal(score.estimate(DIM), 0)
 
 
 def test_the_key_decides():
@@ -243,22 +226,24 @@ def test_delta_by_hand():
     low = np.array([[1.0, 10.0], [3.0, 20.0], [5.0, 30.0]])
     high = np.array([[0.0, 11.0], [3.0, 22.0], [3.0, 33.0]])
     # Differences 1, 0, 2 and -1, -2, -3: variance 1 each, over 3 draws.
-    estimate = delta(low, high)
+    estimate = statistics.delta(low, high)
     np.testing.assert_allclose(estimate.mean, [1, 2], rtol=1e-6)
     np.testing.assert_allclose(estimate.stderr, [1 / np.sqrt(3)] * 2, rtol=1e-6)
     assert estimate.mean.dtype == estimate.stderr.dtype == np.float32
 
 
 def test_batch_norm_delta_is_the_difference_of_mixed_means():
-    options = {"key": jax.random.key(7), "batch_size": 8, "draws": 4}
-    mixed = scores.mixed_log_prob(CENTRED, VARIABLES, DIM, TRUSTED, (0.25, 0.75), **options)
+    key, options = jax.random.key(7), {"batch_size": 8, "draws": 4}
+    ratios = (0.25, 0.75)
+    mixed = scores.mixed_log_prob(CENTRED, VARIABLES, DIM, TRUSTED, ratios, key=key, **options)
     estimate = scores.batch_norm_delta(
-        CENTRED, VARIABLES, DIM, TRUSTED, r1=0.25, r2=0.75, **options
-    )
+        CENTRED, VARIABLES, TRUSTED, r1=0.25, r2=0.75, seed=7, **options
+    ).estimate(DIM)
     difference = mixed[:, 0].astype(np.float64) - mixed[:, 1]
     np.testing.assert_allclose(estimate.mean, np.abs(difference.mean(0)), rtol=1e-5)
     np.testing.assert_allclose(estimate.stderr, np.sqrt(difference.var(0, ddof=1) / 4), rtol=1e-5)
-    single = scores.batch_norm_delta(CENTRED, VARIABLES, DIM, TRUSTED, batch_size=8, draws=1)
+    single = scores.batch_norm_delta(CENTRED, VARIABLES, TRUSTED, batch_size=8, draws=1)
+    single = single.estimate(DIM)
     assert np.all(np.isfinite(single.mean))
     assert np.all(np.isnan(single.stderr))
 
@@ -266,15 +251,12 @@ def test_batch_norm_delta_is_the_difference_of_mixed_means():
 def test_batch_norm_scores_are_higher_for_images_that_move_their_batch():
     rng = np.random.default_rng(2)
     trusted, null, fresh = rng.integers(95, 106, (3, 40, *SHAPE), dtype=np.uint8)
-    score = functools.partial(
-        scores.batch_norm_delta, CENTRED, VARIABLES, reference=trusted, batch_size=16
-    )
-    null, inside = score(null).mean, score(fresh).mean
-    outside = score(fresh + np.uint8(50)).mean
-    assert metrics.auroc(inside, outside) == 1
-    rank_in, rank_out = (scores.batch_norm_rank(values, null) for values in (inside, outside))
-    np.testing.assert_array_equal(rank_out, 40)
-    assert rank_in.mean() == pytest.approx(20, abs=8)
+    options = {"r1": 0.1, "batch_size": 16}
+    score = scores.batch_norm_delta(CENTRED, VARIABLES, trusted, **options)
+    assert metrics.auroc(score(fresh), score(fresh + np.uint8(50))) == 1
+    rank = scores.batch_norm_rank(CENTRED, VARIABLES, trusted, null, **options)
+    np.testing.assert_array_equal(rank(fresh + np.uint8(50)), 40)
+    assert rank(fresh).mean() == pytest.approx(20, abs=8)
 
 
 def test_one_program_for_all_ratios_sets_and_draws():
@@ -338,7 +320,7 @@ def test_just_enough_images_will_do():
 @pytest.mark.parametrize(("r1", "r2"), [(0.9, 0.1), (0.5, 0.5), (-0.1, 0.5), (0.5, 1.1)])
 def test_ratios_out_of_order_are_refused(r1, r2):
     with pytest.raises(ValueError, match="0 <= r1 < r2 <= 1"):
-        scores.batch_norm_delta(CENTRED, VARIABLES, DIM, TRUSTED, r1=r1, r2=r2, batch_size=8)
+        scores.batch_norm_delta(CENTRED, VARIABLES, TRUSTED, r1=r1, r2=r2, batch_size=8)
 
 
 def test_progress_counts_every_batch(capsys):

@@ -32,7 +32,7 @@ def draw(study: Study, results: Results, rows, samples, sets, losses, folder: Pa
         "detection": figures.auroc_dots(
             [r for r in rows if r.score in curves and r.score != "typicality"]
         ),
-        "likelihood": figures.log_prob_histograms(
+        "likelihood": figures.score_histograms(
             {name: -results.bpd(name, 0) for name in judged},
             study.in_dist,
             xlabel="log p(x), evaluation mode (bits per dimension)",

@@ -8,7 +8,7 @@ from experiments.nrm import settings as nrm_study
 from experiments.nrm.results import Results
 from experiments.nrm.settings import Trained
 from jaxood.report import figures
-from jaxood.report.figures.layers import layer_curves, layer_histograms
+from jaxood.report.figures import layer_curves, layer_histograms
 from jaxood.report.labels import label
 
 LATENT = "log p(z*|y*), up to a constant (nats)"

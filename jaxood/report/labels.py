@@ -5,24 +5,7 @@ from typing import Any
 
 from jaxood import data
 
-
-def label(name: str, params: Mapping[str, Any] | None = None) -> str:
-    """Write the name of a model, of a score or of a data set as a person does.
-
-    Args:
-        name: a model's or score's name, or a data set's as `data.title` takes it.
-        params: settings of a score, as in `ResultRow.params`; of these ``layer`` and the
-            ``reduction`` ``"mean"`` are named.
-    """
-    text = _TITLES.get(name) or data.title(name)
-    if params and "layer" in params:
-        text += f", layer {params['layer']}"
-    if params and params.get("reduction") == "mean":
-        text += ", mean"
-    return text
-
-
-_TITLES = {
+TITLES = {
     "glow": "Glow",
     "nrm": "NRM",
     "pixelcnn": "PixelCNN++",
@@ -46,3 +29,20 @@ _TITLES = {
     "t_perm": "Tₚₑᵣₘ",
     "waic": "WAIC",
 }
+"""Titles of models and scores by their names."""
+
+
+def label(name: str, params: Mapping[str, Any] | None = None) -> str:
+    """Write the name of a model, of a score or of a data set as a person does.
+
+    Args:
+        name: a model's or score's name, or a data set's as `data.title` takes it.
+        params: settings of a score, as in `ResultRow.params`; of these ``layer`` and the
+            ``reduction`` ``"mean"`` are named.
+    """
+    text = TITLES.get(name) or data.title(name)
+    if params and "layer" in params:
+        text += f", layer {params['layer']}"
+    if params and params.get("reduction") == "mean":
+        text += ", mean"
+    return text

@@ -1,4 +1,4 @@
-"""What one run of an experiment found: the record, its JSON file, and its names as one reads them.
+"""The record of one run of an experiment: models, likelihoods and results, and their JSON file.
 
 A `Record` becomes ``results.json`` (schema 1); `jaxood.report` and `jaxood.report.figures` show it.
 """
@@ -66,10 +66,12 @@ class ResultRow:
     Attributes:
         model: model name.
         in_dist: name of the trusted data set.
-        ood: name of the OOD set; a transformed set is ``<set>/<transform>``.
+        ood: name of the OOD set; a transformed set is ``<set>/<transform>``, and a note in
+            brackets may follow.
         score: score name, such as ``batch_norm_delta``.
         auroc, auroc_ci, ap, fpr95, n_in, n_ood: as in `metrics.Detection`.
-        params: settings of the score.
+        params: settings of the score, such as ``r1``, and of the OOD set, such as the
+            ``temperature`` of samples.
         paper: the AUROC that the paper reports, if it reports one.
         seconds: wall-clock scoring time in seconds.
     """
@@ -101,7 +103,7 @@ class ResultRow:
         paper: float | None = None,
         seconds: float | None = None,
     ) -> "ResultRow":
-        """Names a `Detection`; the arguments are the attributes of the row."""
+        """Make a row of a `Detection`; the other arguments are the attributes of the row."""
         return cls(
             model=model,
             in_dist=in_dist,
@@ -116,18 +118,18 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class Record:
-    """What one run of an experiment found.
+    """The record of one run of an experiment.
 
     Attributes:
         experiment: name of the experiment.
         seed: seed of the run.
         preset: ``smoke``, ``small`` or ``paper``.
-        environment: versions and devices, as the caller found them.
+        environment: versions and devices, by name.
         models: the trained models.
         bpd: mean likelihoods.
-        results: each score at its main setting.
-        sweeps: further settings, in rows of the same shape.
-        extra: what fits no row; absent from the file where empty.
+        results: rows of each score at its main setting.
+        sweeps: rows of further settings.
+        extra: numbers and words that fit no row; absent from the file where empty.
     """
 
     experiment: str
@@ -141,7 +143,7 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The record as JSON text, with a digest of it; NaN and infinities become null."""
+        """Write the record as JSON text, with its digest; NaN and infinities become null."""
         values = {"schema": SCHEMA} | _plain(self)
         if not values["extra"]:
             del values["extra"]
@@ -150,7 +152,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Record":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             integrity.Damaged: if the text is not what was written, or has no digest.
@@ -193,7 +195,7 @@ _ROWS = {"models": ModelRow, "bpd": BpdRow, "results": _result_row, "sweeps": _r
 
 
 def _plain(value: Any) -> Any:
-    """Turns dataclasses, NumPy values and tuples into what JSON knows."""
+    """Turn dataclasses, NumPy values and tuples into what JSON knows."""
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -57,7 +57,7 @@ def assert_png(figure, path):
 
 
 def test_histograms_start_with_the_trusted_set(values, tmp_path):
-    figure = figures.log_prob_histograms(values, "fashion_mnist", xlabel="log p(x), nats")
+    figure = figures.score_histograms(values, "fashion_mnist", xlabel="log p(x), nats")
     axes = figure.axes[0]
     assert legend_of(axes) == ["Fashion-MNIST", "MNIST", "KMNIST"]
     assert axes.get_xlabel() == "log p(x), nats"

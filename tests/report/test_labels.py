@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jaxood.report.labels import _TITLES, label
+from jaxood.report.labels import TITLES, label
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_labels_of_models_and_scores():
     """
     # One an entry: on one line they are separated by " | ".
     entries = re.split(r"\s*\n\s*| \| ", names.strip())
-    assert {f"{name} {label(name)}" for name in _TITLES} == set(entries)
+    assert {f"{name} {label(name)}" for name in TITLES} == set(entries)
 
 
-@pytest.mark.parametrize("name", sorted(_TITLES))
+@pytest.mark.parametrize("name", sorted(TITLES))
 def test_a_label_is_its_own_label(name):
     assert label(label(name)) == label(name)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from jaxood.report.figures.layers import layer_curves, layer_histograms
+from jaxood.report.figures import layer_curves, layer_histograms
 from jaxood.report.figures.style import IN_DIST
 
 RNG = np.random.default_rng(0)

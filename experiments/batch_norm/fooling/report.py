@@ -48,7 +48,7 @@ def draw(results: Results, p_losses, q_losses, folder: Path):
             attack.in_dist,
         ),
         "search": temperature_search(results),
-        "likelihood": figures.log_prob_histograms(
+        "likelihood": figures.score_histograms(
             {name: -results.bpd(name) for name in judged},
             attack.in_dist,
             xlabel="log p(x), evaluation mode (bits per dimension)",

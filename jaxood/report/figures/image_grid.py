@@ -1,4 +1,4 @@
-"""Images side by side, every pixel as it is."""
+"""Grids of images, in which every pixel is drawn as it is."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def image_grid(
     rows: int | None = None,
     captions: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
-    """Images side by side, in titled groups.
+    """Draw images side by side, in titled groups.
 
     Args:
         groups: by title, uint8 images (n, h, w, c) with 1 or 3 channels.
@@ -70,13 +70,13 @@ def image_grid(
 
 
 def _pitch(height: int, width: int, *, room: float) -> tuple[int, int]:
-    """Pixels from one image of a grid to the next, down and to the right."""
+    """Count the pixels from one image of a grid to the next, down and to the right."""
     gap = max(1, round(width / 16))
     return height + gap + round(room * height), width + gap
 
 
 def _tile(images: NDArray, columns: int, *, room: float) -> NDArray:
-    """One white canvas with the images in rows of ``columns``."""
+    """Lay the images on one white canvas, in rows of ``columns``."""
     n, height, width, _ = images.shape
     down, right = _pitch(height, width, room=room)
     canvas = np.full((math.ceil(n / columns) * down, columns * right, 3), 255, np.uint8)

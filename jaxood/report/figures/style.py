@@ -1,18 +1,29 @@
-"""The one style of every figure: colours, shapes, sizes, and how names and legends are set."""
+"""The one style of every figure: colours, shapes, sizes, names, legends and files.
 
+The trusted (in-distribution) set is always dark and drawn first; OOD sets take their colours by
+their order, so a caller who keeps the order keeps the colours. Figures are built without pyplot:
+no global state, no backend, nothing to close.
+"""
+
+import io
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from jaxood.integrity import write_file
 from jaxood.report.labels import label
 
-INK, QUIET, LINE = "#2b3440", "#6b7682", "#d5dae0"
+INK, QUIET, LINE, BAND = "#2b3440", "#6b7682", "#d5dae0", "#f4f6f8"
 IN_DIST = "#3a4654"
 # Okabe & Ito's colour-blind-safe palette without black, grey and the faint yellow.
 OOD = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -47,20 +58,20 @@ STYLE: dict[Any, Any] = {
 
 
 def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **subplots
+    width: float, height: float, rows: int = 1, columns: int = 1, **subplots: Any
 ) -> tuple[Figure, NDArray]:
-    """An empty figure, sizes in inches, and its axes ``(rows, columns)``."""
+    """Make an empty figure of a size in inches; returns it and its axes ``(rows, columns)``."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
 
 
 def cycle(items: Sequence[str], k: int) -> str:
-    """Item ``k``, from the first again after the last."""
+    """Return item ``k``, where the first follows the last."""
     return items[k % len(items)]
 
 
 def set_colours(names: Iterable[str], in_dist: str | None = None) -> dict[str, str]:
-    """Colours of sets by name, the trusted one first.
+    """Choose the colours of sets by name, the trusted one first.
 
     Raises:
         ValueError: if ``in_dist`` is given and not among ``names``.
@@ -73,13 +84,22 @@ def set_colours(names: Iterable[str], in_dist: str | None = None) -> dict[str, s
     return colours | {name: cycle(OOD, k) for k, name in enumerate(others)}
 
 
+def in_dist_first(values: Mapping[str, ArrayLike], in_dist: str) -> dict[str, NDArray]:
+    """Turn the values of sets into float64 arrays, those of the trusted set first.
+
+    Raises:
+        ValueError: if ``in_dist`` is not in ``values``.
+    """
+    return {name: np.asarray(values[name], dtype=float) for name in set_colours(values, in_dist)}
+
+
 def plain_text(name: str) -> str:
-    """A label without mathtext: a dollar sign in a data set's name must not stop a figure."""
+    """Write a label without mathtext: a dollar sign in a data set's name must not stop a figure."""
     return label(name).replace("$", r"\$")
 
 
-def plain_log_ticks(axis) -> None:
-    """Numbers as they are, not as powers of ten, on a logarithmic axis."""
+def plain_log_ticks(axis: Axis) -> None:
+    """Write numbers, not powers of ten, on a logarithmic axis."""
     low, high = axis.get_view_interval()
     steps = (1, 2, 5) if high < 100 * low else (1,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=12))
@@ -87,16 +107,16 @@ def plain_log_ticks(axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def legend_above(axes: Axes, handles: Sequence) -> None:
-    """A legend over the axes, in as many rows as its texts need."""
+def legend_above(axes: Axes, handles: Sequence[Artist]) -> None:
+    """Place a legend over the axes, in as many rows as its texts need."""
     # Roughly 90 characters, with six for each line sample, fit on a row of a seven-inch figure.
-    needed = sum(len(handle.get_label()) + 6 for handle in handles)
+    needed = sum(len(str(handle.get_label())) + 6 for handle in handles)
     columns = math.ceil(len(handles) / math.ceil(needed / 95))
     axes.legend(handles=handles, ncols=columns, handlelength=1.2, columnspacing=1.3, **ABOVE)
 
 
 def label_ends(axes: Axes) -> None:
-    """Names curves at their right ends, pushed apart where they would overlap."""
+    """Name curves at their right ends, pushed apart where they would overlap."""
     axes.autoscale_view()  # limits are lazy, and the transform does not ask for them
     points_per_pixel = 72 / axes.figure.dpi
     ends = [np.asarray(line.get_xydata())[-1] for line in axes.lines]
@@ -111,3 +131,17 @@ def label_ends(axes: Axes) -> None:
             line.get_label(), ends[k], xytext=(10, previous - heights[k]), va="center",
             textcoords="offset points", color=line.get_color(), fontweight="bold",
         )  # fmt: skip
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG at 200 dots per inch; equal figures give equal bytes.
+
+    The file is replaced as a whole, and its folder made where it is absent.
+    """
+    image = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(
+            image, format="png", dpi=200, bbox_inches="tight", pad_inches=0.08,
+            metadata={"Software": None},
+        )  # fmt: skip
+    write_file(path, image.getvalue())

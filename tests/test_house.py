@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "jaxood.integrity": "",
     "jaxood.density": "",
     "jaxood.metrics": "",
-    "jaxood.data": "integrity",
+    "jaxood.data": "density",
     "jaxood.parallel": "integrity",
     "jaxood.progress": "parallel",
     "jaxood.nn": "density parallel",

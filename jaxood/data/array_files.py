@@ -1,9 +1,9 @@
-"""Arrays of images in files: `.npz`, `.npy`, and idx as MNIST's, read row by row.
+"""Arrays of images in files: ``.npz``, ``.npy``, and idx as MNIST's, which are read row by row.
 
-`jaxood.data.files` finds them and says which names they may have. Sizes in headers are compared
-with the file before memory is taken. A file with checksums (`.npz`, gzipped idx) is read through
-once when it is opened, so that what is read later, in any order, is what was written; a plain
-`.npy` or idx file has none, and damage that keeps its header and length cannot be noticed.
+The sizes in a header are compared with the size of the file before memory is allocated. A file with
+checksums (``.npz``, gzipped idx) is read through once when it is opened, so that damage is noticed
+before the first image is used. A plain ``.npy`` or idx file has none: damage that keeps its header
+and length cannot be noticed.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from jaxood.data.images import (
 )
 
 _AT_ONCE = 2**20
-"""Bytes read at a time: a decompressor holds as many beside them."""
+"""Number of bytes that are read at a time; a decompressor needs as much memory again."""
 
 _MOST_IN_MEMORY = 2**28
-"""Bytes of an array in Fortran order, and of one that may be compressed more than 200-fold."""
+"""Largest size of an array in Fortran order, and of one that is compressed more than 200-fold."""
 
 
 class _Array(NamedTuple):
-    """A header describes an array.
+    """The header of an array.
 
     Attributes:
-        dtype: Of the array.
-        shape: As it is written, of any sign and size.
-        fortran: Whether the first index runs fastest.
-        start: Where in the file the elements begin.
+        dtype: type of the elements.
+        shape: shape as the header has it: numbers of any sign and size.
+        fortran: True if the first index runs fastest.
+        start: position in the file at which the elements begin.
     """
 
     dtype: np.dtype
@@ -64,7 +64,7 @@ class _Array(NamedTuple):
 
 
 def open_npy(path: Path, shape: Shape | None, limit: int | None) -> Images:
-    """The array of a `.npy` file; arguments as of `jaxood.data.files.open_images`."""
+    """Open the array of a ``.npy`` file; arguments as for `jaxood.data.files.open_images`."""
     with _reading(path) as resources:
         file = resources.enter_context(open_regular(path))
         array = _npy_header(file, path)
@@ -74,12 +74,12 @@ def open_npy(path: Path, shape: Shape | None, limit: int | None) -> Images:
 
 
 def open_npz(path: Path, split: str, shape: Shape | None, limit: int | None) -> Images:
-    """A split of a `.npz` file; arguments as of `jaxood.data.files.open_images`."""
+    """Open a split of a ``.npz`` file; arguments as for `jaxood.data.files.open_images`."""
     with _reading(path) as resources:
         file = resources.enter_context(open_regular(path))
         if not zipfile.is_zipfile(file):
             raise DataError(
-                f"{path}: neither a folder nor a whole .npz file; write it (again) with numpy.savez"
+                f"{path}: this is neither a folder nor a whole .npz file; write it with numpy.savez"
             )
         archive = resources.enter_context(zipfile.ZipFile(file))
         x, y = _names_of(archive, split, path)
@@ -89,7 +89,7 @@ def open_npz(path: Path, split: str, shape: Shape | None, limit: int | None) -> 
         info = archive.getinfo(f"{x}.npy")
         labels = _npz_labels(archive, f"{y}.npy", n, path) if y else None
         _check_member(archive, info, array)
-        if info.compress_type == zipfile.ZIP_STORED:  # then it lies in the file as it is
+        if info.compress_type == zipfile.ZIP_STORED:  # its bytes lie in the file as they are
             file.seek(info.header_offset + 26)
             header = 30 + sum(struct.unpack("<HH", file.read(4)))
             array = array._replace(start=info.header_offset + header + array.start)
@@ -98,7 +98,7 @@ def open_npz(path: Path, split: str, shape: Shape | None, limit: int | None) -> 
 
 
 def find_idx(folder: Path, split: str, kind: str) -> Path | None:
-    """The idx file of a split's images (`images-idx3`) or labels (`labels-idx1`)."""
+    """Find the idx file of a split's images (``images-idx3``) or labels (``labels-idx1``)."""
     stem = f"{'t10k' if split == 'test' else split}-{kind}-ubyte"
     return next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
 
@@ -106,7 +106,14 @@ def find_idx(folder: Path, split: str, kind: str) -> Path | None:
 def open_idx(
     path: Path, labels_path: Path | None, shape: Shape | None, limit: int | None
 ) -> Images:
-    """Images of an idx file, and their labels; the rest as of `jaxood.data.files.open_images`."""
+    """Open the images of an idx file, and the labels of another.
+
+    Args:
+        path: the file of images.
+        labels_path: the file of labels, or None.
+        shape: as for `jaxood.data.files.open_images`.
+        limit: as for `jaxood.data.files.open_images`.
+    """
     with _reading(path) as resources:
         file, array, size = _open_idx(path, resources)
         n, *_ = check_shape(array.dtype, array.shape, path, shape)
@@ -122,6 +129,7 @@ def open_idx(
 
 
 def _npy_header(file: Any, path: Path) -> _Array:
+    """Read the header of a ``.npy`` file, and refuse objects, whose reading would run code."""
     head = io.BytesIO(file.read(2**14))  # NumPy's own limit is 10,000 characters
     version = np.lib.format.read_magic(head)
     if version == (1, 0):
@@ -129,19 +137,19 @@ def _npy_header(file: Any, path: Path) -> _Array:
     elif version == (2, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
     else:
-        raise ValueError(f"no image array is written in version {version} of the format")
+        raise ValueError(f"version {version} of the format does not hold images")
     if dtype.hasobject:
         raise DataError(
-            f"{path}: holds pickled Python objects, which may run code and are never read; "
-            "store plain uint8 arrays with numpy.savez"
+            f"{path}: this file holds pickled Python objects, which may run code and are never "
+            "read; store plain uint8 arrays with numpy.savez"
         )
     return _Array(dtype, shape, fortran, head.tell())
 
 
 def _open_idx(path: Path, resources: ExitStack) -> tuple[Any, _Array, int | None]:
-    """An idx file, open behind its header, and its size where it is not gzipped.
+    """Open an idx file and read its header; return also the file's size if it is not gzipped.
 
-    The header is two zero bytes, the type (8: uint8), the rank, and big-endian sizes.
+    The header is two zero bytes, the type (8 stands for uint8), the rank, and big-endian sizes.
     """
     raw = resources.enter_context(open_regular(path))
     zipped = path.suffix == ".gz"
@@ -161,46 +169,47 @@ def _size(file: Any) -> int:
 
 
 def _check_size(array: _Array, size: int) -> None:
-    """`size` is that of the file with the header."""
+    """Compare the size that the header claims with that of the file, which includes the header."""
     if size != array.start + array.nbytes:
         raise ValueError(
-            f"an array of shape {array.shape} has {array.nbytes} bytes, but behind the header are "
-            f"{size - array.start}"
+            f"an array of shape {array.shape} has {array.nbytes} bytes, but {size - array.start} "
+            "follow the header"
         )
 
 
 def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, array: _Array) -> None:
+    """Check the compression, size and checksum of an array in a ``.npz`` file."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("it is compressed by another method than NumPy's")
+        raise ValueError("it is compressed with another method than NumPy's")
     _check_size(array, info.file_size)
     _check_expansion(info.file_size, info.compress_size)
-    with archive.open(info) as member:  # anew: a seek may end the comparison of checksums
+    with archive.open(info) as member:  # opened again, as a seek may switch the checksum off
         _read_through(member, info.file_size)
 
 
 def _check_expansion(size: int, compressed: int) -> None:
-    """A few bytes can be deflated from a thousand times as many: hours of reading, for nothing."""
+    """Refuse a large array that is compressed more than 200-fold: it could take hours to read."""
     if size > _MOST_IN_MEMORY and size > 200 * compressed:
         raise ValueError(
-            f"{compressed} bytes that claim to expand to {size} are no photographs; if this is "
-            "meant, store the array uncompressed"
+            f"{compressed} bytes that claim to expand to {size} are no photographs; if they are "
+            "images nevertheless, store the array uncompressed"
         )
 
 
 def _read_through(file: Any, size: int) -> None:
-    """Read what is left, which must be `size` bytes; at the end, checksums are compared."""
+    """Read to the end, where checksums are compared; there must be ``size`` bytes left."""
     left = size
     while left >= 0 and (chunk := file.read(_AT_ONCE)):
         left -= len(chunk)
     if left:
-        raise ValueError(f"it does not hold the {size} bytes that its header says")
+        raise ValueError(f"it does not hold the {size} bytes that its header claims")
 
 
-# ---------------------------------------------------------------------------- what they stand for
+# ------------------------------------------------------------------------------ images and labels
 
 
 def _names_of(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[str, str | None]:
-    """Names of a split's images and labels."""
+    """Find the names of the arrays that hold a split's images and labels."""
     arrays = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     pairs = [(f"x_{split}", f"y_{split}"), ("images", "labels"), ("x", "y"), ("arr_0", "arr_1")]
     if splits := [name for name in arrays if name.startswith("x_")]:
@@ -211,10 +220,14 @@ def _names_of(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[str, st
     if splits:
         raise MissingSplit(path, split, splits, f"store those as x_{split} and y_{split}")
     have = ", ".join(arrays)[:500] or "nothing"
-    raise DataError(f"{path}: no images; it holds {have}: name them x_{split} and y_{split}")
+    raise DataError(
+        f"{path}: this file has no images under a known name, it holds {have}; name the images "
+        f"x_{split} and the labels y_{split}"
+    )
 
 
 def _npz_labels(archive: zipfile.ZipFile, name: str, n: int, path: Path) -> np.ndarray:
+    """Read and check the labels of n images."""
     with archive.open(name) as file:
         array = _npy_header(file, path)
         check_labels(array.dtype, array.shape, n, path)
@@ -224,10 +237,11 @@ def _npz_labels(archive: zipfile.ZipFile, name: str, n: int, path: Path) -> np.n
 
 
 def _idx_labels(path: Path, n: int) -> np.ndarray:
+    """Read and check the labels of n images."""
     with _reading(path) as resources:
         file, array, _ = _open_idx(path, resources)
         check_labels(array.dtype, array.shape, n, path)
-        elements = file.read(n + 1)  # past the end, where gzip compares its checksum
+        elements = file.read(n + 1)  # gzip compares its checksum only at the end of the file
         _check_size(array, array.start + len(elements))
         return np.frombuffer(elements, np.uint8)
 
@@ -242,23 +256,24 @@ def _open_array(
     resources: ExitStack,
     random_access: bool,
 ) -> Images:
-    """Images of which everything is checked but the pixels.
+    """Make `Images` of an array whose header and labels are checked already.
 
     Args:
-        file: Open; it holds all of the array.
-        array: Its header.
-        labels: All of them, or None.
-        path: For messages.
-        shape: As of `jaxood.data.files.open_images`.
-        limit: As of `jaxood.data.files.open_images`.
-        resources: Closed when the last reference to the images is gone, if they stay on disk.
-        random_access: As of `Images`.
+        file: the open file, which holds all of the array.
+        array: the header of the array.
+        labels: all labels, or None.
+        path: path of the file for messages.
+        shape: as for `jaxood.data.files.open_images`.
+        limit: as for `jaxood.data.files.open_images`.
+        resources: what is closed when the last reference to the images is gone, if they stay on
+            disk.
+        random_access: as for `Images`.
     """
-    if array.fortran:  # images do not lie one after another
+    if array.fortran:  # an image's pixels do not lie together
         if array.nbytes > _MOST_IN_MEMORY:
             raise DataError(
-                f"{path}: {array.nbytes} bytes in Fortran order, which are not read in parts; "
-                "store numpy.ascontiguousarray of the images"
+                f"{path}: {array.nbytes} bytes in Fortran order cannot be read in parts; store "
+                "numpy.ascontiguousarray of the images"
             )
         file.seek(array.start)
         pixels = np.frombuffer(file.read(array.nbytes), np.uint8)
@@ -276,7 +291,7 @@ def _open_array(
             while rest:
                 count = file.readinto(rest[:_AT_ONCE])
                 if not count:
-                    raise EOFError("it has become shorter since it was opened")
+                    raise EOFError("the file has become shorter since it was opened")
                 rest = rest[count:]
         return check_images(images, None if labels is None else labels[start:stop], path)
 
@@ -287,14 +302,14 @@ def _open_array(
 
 @contextmanager
 def _reading(path: Path) -> Iterator[ExitStack]:
-    """Close what was opened for reading if that fails, and turn every error into a `DataError`."""
+    """Close what was opened when an error occurs, and turn every error into a `DataError`."""
     with _noticing(path), ExitStack() as resources:
         yield resources
 
 
 @contextmanager
 def _noticing(path: Path) -> Iterator[None]:
-    """Turn what the readers of a file raise into a `DataError`."""
+    """Turn the errors that the readers of a file raise into a `DataError`."""
     try:
         yield
     except DataError:

@@ -1,7 +1,7 @@
-"""The user's own image files: `.npz`, `.npy`, folders of images, and idx files as MNIST's.
+"""The user's own image files: ``.npz``, ``.npy``, folders of images, and idx files as MNIST's.
 
-`jaxood.data` finds them by name or path and says which names they may have. They are opened as
-`Images`, which reads what is asked for and no more.
+`jaxood.data.load` finds them by name or path, and its docstring lists the names that they may have.
+They are opened as `Images`, which read no more than is asked for.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from jaxood.data.images import (
 
 
 def find(stems: Sequence[str], places: Sequence[Path]) -> Iterator[Path]:
-    """Existing files `<stem>.npz` and files or folders `<stem>` in these places."""
+    """Find files ``<stem>.npz`` and files or folders ``<stem>`` that exist in these places."""
     paths = (p / f for p in places for stem in stems for f in (f"{stem}.npz", stem))
     return (path for path in paths if os.path.exists(path))
 
 
 def holds_images(path: Path) -> bool:
-    """Whether this is a file, or a folder with an image or idx file in it, however deep."""
+    """Return True for a file, and for a folder with an image or idx file at any depth in it."""
     return path.is_file() or any(
         file.suffix.lower() in SUFFIXES or "-ubyte" in file.name for file in path.rglob("*")
     )
@@ -48,21 +48,21 @@ def open_images(
     prepare: Prepare | None = None,
     limit: int | None = None,
 ) -> Images:
-    """A split of a `.npz` or `.npy` file, or of a folder of idx files or images.
+    """Open a split of a ``.npz`` or ``.npy`` file, or of a folder of idx files or images.
 
     Args:
-        path: The file or folder.
-        split: "train", "test" or another that the source has.
-        shape: `(h, w, c)` that every image must have, if given.
-        prepare: As of `jaxood.data.image_files.decode_image`; not for arrays and idx files.
-        limit: Most images to read, from the first on.
+        path: the file or folder.
+        split: "train", "test" or another split that the source has.
+        shape: ``(h, w, c)`` that every image must have, if given.
+        prepare: as for `jaxood.data.image_files.decode_image`; arrays and idx files ignore it.
+        limit: largest number of images to read, from the first on.
 
     Returns:
         The images, as `jaxood.data.open` describes them.
 
     Raises:
-        MissingSplit: There are other splits.
-        DataError: The source is damaged, or not what it should be.
+        MissingSplit: if the source has only other splits.
+        DataError: if the source is damaged, or does not hold images.
     """
     if path.is_dir():
         if idx := find_idx(path, split, "images-idx3"):
@@ -80,6 +80,7 @@ def _open_folder(
     prepare: Prepare | None,
     limit: int | None,
 ) -> Images:
+    """Open a folder of image files; the arguments are those of `open_images`."""
     root, names, labels, skipped = _list_images(folder, split)
     names = names[:limit]
 
@@ -113,9 +114,10 @@ def _open_folder(
 
 
 def _common_shape(pixels: Callable[[int, None], np.ndarray], n: int) -> tuple[int, ...]:
-    """The first shape that two images have, so that a damaged first image does not decide.
+    """Find the first shape that two images share, so that one damaged image does not decide.
 
-    Of a hundred images at most; failing that, the shape of the first that can be read.
+    At most a hundred images are read. If no two of them share a shape, it is the shape of the
+    first image that can be read.
     """
     shapes, first = [], None
     for index in range(min(n, 100)):
@@ -129,11 +131,17 @@ def _common_shape(pixels: Callable[[int, None], np.ndarray], n: int) -> tuple[in
         shapes.append(shape)
     if shapes:
         return shapes[0]
-    raise first or DataError("there are no images")
+    raise first or DataError("there are no images in this folder; add some")
 
 
 class Listing(NamedTuple):
-    """Names in one folder, each list in order; hidden ones are left out."""
+    """The names in one folder, each list in order; hidden files and folders are left out.
+
+    Attributes:
+        folders: sub-folders.
+        images: regular files whose names end as those of images do.
+        others: everything else.
+    """
 
     folders: list[str]
     images: list[str]
@@ -141,10 +149,10 @@ class Listing(NamedTuple):
 
 
 def list_folder(folder: Path) -> Listing:
-    """A folder's entries, links followed; `others` are all that are not regular image files.
+    """List a folder; links count as what they lead to.
 
     Raises:
-        DataError: The folder cannot be read.
+        DataError: if the folder cannot be read.
     """
     listing = Listing([], [], [])
     try:
@@ -153,7 +161,7 @@ def list_folder(folder: Path) -> Listing:
                 name, link = entry.name, entry.is_symlink()
                 if name[0] == "." or name.lower() in ("thumbs.db", "desktop.ini"):
                     continue
-                # os.path says no where a link leads nowhere or in circles; the entry raises.
+                # Where a link leads nowhere or in circles, os.path returns False, the entry raises.
                 if os.path.isdir(entry) if link else entry.is_dir():
                     listing.folders.append(name)
                 elif name.lower().endswith(SUFFIXES) and (
@@ -174,7 +182,8 @@ def list_folder(folder: Path) -> Listing:
 class _ImageFiles(NamedTuple):
     """The image files of a split.
 
-    Names are relative to `root`, and text: a list of a million paths would weigh more than a model.
+    Names are relative to ``root``, and text, because a million `Path` objects would take more
+    memory than a model.
     """
 
     root: Path
@@ -184,7 +193,7 @@ class _ImageFiles(NamedTuple):
 
 
 def _list_images(folder: Path, split: str) -> _ImageFiles:
-    """The image files of a split in name order, and classes where those are sub-folders."""
+    """List the image files of a split in the order of their names, and their classes."""
     splits = {"train", "test", split} & set(list_folder(folder).folders)
     if splits and split not in splits:
         raise MissingSplit(folder, split, splits, f"put them in {folder / split}")
@@ -201,13 +210,13 @@ def _list_images(folder: Path, split: str) -> _ImageFiles:
         if others := {*idx, *splits} - {split}:
             raise MissingSplit(folder, split, others, f"put them in {folder / split}")
         raise DataError(
-            f"{root}: no images in this folder; put {', '.join(SUFFIXES)} files there, or "
-            "MNIST-style idx files"
+            f"{root}: there are no images in this folder; put {', '.join(SUFFIXES)} files there, "
+            "or idx files as MNIST's"
         )
     if flat.images and any(classes):
         raise DataError(
-            f"{root}: images lie both in this folder and in sub-folders; move them so that all do "
-            "the same"
+            f"{root}: images lie both in this folder and in sub-folders; move all of them into "
+            "sub-folders, one for each class, or all into this folder"
         )
     if flat.images:
         return _ImageFiles(root, flat.images, None, skipped)

@@ -1,4 +1,4 @@
-"""What images are in this library: arrays of one kind, in memory or on disk, and their errors."""
+"""The one kind of image array in this library, in memory or on disk, and its errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 Loaded = tuple[np.ndarray, np.ndarray | None]
+"""uint8 images ``(n, h, w, c)``, and int64 labels ``(n,)`` or None."""
+
 Shape = tuple[int, int, int]
+"""``(h, w, c)`` of an image."""
 
 
 class DataError(ValueError):
-    """Images that cannot be had, or are not what was asked for; the message says what to do.
+    """Images cannot be loaded, or are not what was asked for; the message says what to do.
 
     The message is one line that can be printed, whatever characters a file name has.
     """
@@ -26,11 +29,15 @@ class DataError(ValueError):
 
 
 class AbsentError(DataError):
-    """Images that no source has: nothing is wrong with what is there."""
+    """No source has the images; nothing is wrong with the files that are there."""
 
 
 class MissingSplit(DataError):
-    """A source that is whole, but has other splits than the one asked for; `found` names them."""
+    """A source is whole, but it has other splits than the one asked for.
+
+    Attributes:
+        found: a clause that names the source and its splits.
+    """
 
     def __init__(self, source: Path, split: str, has: Iterable[str], remedy: str):
         self.found = f"{source} has {', '.join(sorted(has))}"
@@ -39,21 +46,23 @@ class MissingSplit(DataError):
 
 @dataclass(frozen=True)
 class Images:
-    """Images that stay on disk: `len(images)`, `images.shape`, and a slice is an array in memory.
+    """Images that stay on disk: ``images[start:stop]`` reads some of them into memory.
 
-    Memory grows with the slice alone, but for labels, and file names where there are any. One
-    thread at a time may read.
+    The memory in use grows with the slice alone, except for labels and file names, which are kept.
+    Only one thread at a time may read.
 
     Attributes:
-        shape: `(n, h, w, c)`.
-        rows: `(start, stop)` to checked images and labels, 0 <= start < stop <= n.
-        names: Names of the files, where each image is one, as the file system has them: they may
-            hold control characters and, where they are not UTF-8, lone surrogates.
-        skipped: Names of the other files in the folder: they are not images that are read here.
-        random_access: Whether reading in any order costs the same; if not, an earlier image is
-            reached by reading from the front again.
-        readable: `(start, stop)` to uint8 `(stop - start, h, w, c)`, black where an image cannot
-            be read, and the reason by position; None where no image can be damaged alone.
+        shape: ``(n, h, w, c)``.
+        rows: maps ``(start, stop)``, 0 <= start < stop <= n, to checked images and labels.
+        names: names of the image files, where each image is a file; else None. They are as the
+            file system has them: they may hold control characters and, where they are not UTF-8,
+            lone surrogates.
+        skipped: names of the other files in the folder, which are no images that can be read here.
+        random_access: True if reading costs the same in any order. If it is False, an earlier image
+            is reached by reading from the front again.
+        readable: maps ``(start, stop)`` to uint8 ``(stop - start, h, w, c)``, which is black where
+            an image cannot be read, and to the reasons by position. It is None where an image
+            cannot be damaged alone.
     """
 
     shape: tuple[int, int, int, int]
@@ -67,27 +76,27 @@ class Images:
         return self.shape[0]
 
     def __getitem__(self, chosen: slice) -> np.ndarray:
-        """uint8 `(stop - start, h, w, c)`.
+        """Read the images of a slice, uint8 ``(stop - start, h, w, c)``.
 
         Raises:
-            DataError: What is read is damaged, or not like the images before it.
-            ValueError: The slice is empty or has a step.
+            DataError: if an image is damaged, or differs in size or mode from those before it.
+            ValueError: if the slice is empty or has a step.
         """
         return self.rows(*self._span(chosen))[0]
 
     def examine(self, chosen: slice) -> tuple[np.ndarray, dict[int, str]]:
-        """The images of a slice that can be read, and why the others cannot.
+        """Read the images of a slice that can be read, and say why the others cannot.
 
-        Only in a folder of image files can single images be bad: damaged, gone, or of another size
-        or mode than the set. Whatever is wrong with any other source is wrong with all of it.
+        Only a folder of image files can have single bad images: they are damaged, missing, or of
+        another size or mode than the set. An error in any other source concerns all of it.
 
         Returns:
-            uint8 `(k, h, w, c)`, in order, 0 <= k <= stop - start; and for each position in the
-            set that is left out the reason, in one line.
+            uint8 ``(k, h, w, c)`` in order, 0 <= k <= stop - start, and a dict that gives the
+            reason, in one line, for each position in the set that is left out.
 
         Raises:
-            DataError: The source is damaged as a whole.
-            ValueError: The slice is empty or has a step.
+            DataError: if the source is damaged as a whole.
+            ValueError: if the slice is empty or has a step.
         """
         if self.readable is None:
             return self[chosen], {}
@@ -105,7 +114,7 @@ class Images:
 def in_memory(
     images: np.ndarray, labels: np.ndarray | None, source: Any, shape: Shape | None = None
 ) -> Images:
-    """An array as `Images`; arguments and errors as of `check_images`."""
+    """Wrap an array as `Images`; it takes the arguments of `check_images` and raises its errors."""
     found = check_shape(images.dtype, images.shape, source, shape)
     images, labels = check_images(images, labels, source, shape)
 
@@ -118,19 +127,20 @@ def in_memory(
 def check_images(
     images: np.ndarray, labels: np.ndarray | None, source: Any, shape: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The one check that everything loaded passes; `source` is named in the messages.
+    """Check images and labels: everything that is loaded passes this one check.
 
     Args:
-        images: Any array; `(n, h, w)` is taken for one channel.
-        labels: Any array, or None.
-        source: Where they are from.
-        shape: `(h, w, c)` that every image must have, if given.
+        images: any array; ``(n, h, w)`` is taken for one channel.
+        labels: any array, or None.
+        source: the source of both, which messages name.
+        shape: ``(h, w, c)`` that every image must have, if given.
 
     Returns:
-        Writable C-contiguous uint8 `(n, h, w, c)` with n > 0 and c 1 or 3; int64 `(n,)` or None.
+        Writable C-contiguous uint8 ``(n, h, w, c)`` with n > 0 and c 1 or 3; int64 ``(n,)`` or
+        None.
 
     Raises:
-        DataError: Anything else.
+        DataError: if the arrays cannot be brought to this form without changing a value.
     """
     images = images.reshape(check_shape(images.dtype, images.shape, source, shape))
     if labels is not None:
@@ -147,19 +157,19 @@ def check_shape(
     source: Any,
     shape: tuple[int, ...] | None = None,
 ) -> tuple[int, int, int, int]:
-    """The part of `check_images` that needs no pixels.
+    """Check the type and shape of an array of images: the part of `check_images` without pixels.
 
     Args:
-        dtype: Of an array of images.
-        found: Its shape; `(n, h, w)` is taken for one channel.
-        source: Where they are from.
-        shape: `(h, w, c)` that every image must have, if given.
+        dtype: type of the array.
+        found: shape of the array; ``(n, h, w)`` is taken for one channel.
+        source: the source of the images, which messages name.
+        shape: ``(h, w, c)`` that every image must have, if given.
 
     Returns:
-        `(n, h, w, c)`.
+        ``(n, h, w, c)``.
 
     Raises:
-        DataError: Anything else than uint8 `(n, h, w, c)` with n > 0 and c 1 or 3.
+        DataError: if the images are not uint8 ``(n, h, w, c)`` with n > 0 and c 1 or 3.
     """
     if dtype != np.uint8:
         raise DataError(
@@ -185,36 +195,42 @@ def check_shape(
 
 
 def check_labels(dtype: np.dtype, found: tuple[int, ...], n: int, source: Any) -> None:
-    """The part of `check_images` that needs no labels' values; n is the number of images.
+    """Check the type and shape of an array of labels: the part of `check_images` without values.
+
+    Args:
+        dtype: type of the array.
+        found: shape of the array.
+        n: number of images.
+        source: the source of the labels, which messages name.
 
     Raises:
-        DataError: They are not one integer an image.
+        DataError: if they are not one integer for each image.
     """
     if found != (n,) or dtype.kind not in "iu":
         raise DataError(
-            f"{source}: labels are {dtype} of shape {found} for {n} images; store one integer an "
-            "image"
+            f"{source}: labels are {dtype} of shape {found} for {n} images; store one integer for "
+            "each image"
         )
 
 
 def why(error: Exception) -> str:
-    """An error of a library in one line, the same each time: without addresses of objects."""
+    """Describe an error of a library in one line, without addresses, which differ each time."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:200]}"
 
 
 def printable(text: str) -> str:
-    """The text with whatever cannot be printed in a line written as Python's escapes."""
+    """Replace each character that cannot be printed in a line by its escape in Python."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """An open regular file; a pipe, socket or device, on which a read may wait, is never opened.
+    """Open a regular file; a pipe, socket or device, which could block a read, is never opened.
 
     Raises:
-        DataError: It is something else, is gone or may not be read.
+        DataError: if the file is not a regular one, is missing, or may not be read.
     """
     try:
         if stat.S_ISREG(path.stat().st_mode):
@@ -223,4 +239,4 @@ def open_regular(path: Path) -> BinaryIO:
         raise DataError(
             f"{path}: cannot be opened ({why(error)}); make it readable or remove it"
         ) from error
-    raise DataError(f"{path}: not a regular file; replace or remove it")
+    raise DataError(f"{path}: this is not a regular file; replace or remove it")

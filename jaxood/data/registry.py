@@ -1,4 +1,4 @@
-"""The registered data sets: what they are, where they come from, how their images are prepared."""
+"""The registered data sets: their shapes, sources and terms, and how images are prepared."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jaxood.data.transforms import to_uint8
 
 
 def _crop(image: Any, size: tuple[int, int]) -> Any:
-    """Largest centred square, averaged down to `size`."""
+    """Crop the largest centred square and average it down to ``size``."""
     from PIL import Image, ImageOps
 
     return ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BOX)
 
 
 def _strokes(image: Any, size: tuple[int, int]) -> Any:
-    """Dark strokes on white to bright strokes on dark, averaged down to `size`."""
+    """Average dark strokes on white down to ``size`` and invert them: bright strokes on dark."""
     from PIL import Image, ImageOps
 
     return ImageOps.invert(ImageOps.fit(image.convert("L"), size, Image.Resampling.BOX))
@@ -29,19 +29,21 @@ def _strokes(image: Any, size: tuple[int, int]) -> Any:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `load` knows about one registered set.
+    """A registered data set.
 
     Attributes:
-        shape: `(h, w, c)` of every image.
-        note: Source and terms, in one line.
-        tfds: TFDS name, with its configuration if it has one; empty for an embedded set.
-        splits: For "train" and "test", the TFDS splits that serve it; the first one that a
-            prepared folder has is used.
-        prepare: Makes an image of another size into one of `shape`; None where another size is an
-            error. Images that have the size already, and arrays, are taken as they are.
-        limit: Most images of a split to read, from the first on.
-        files: Other names under which a file or folder of the user's own is found.
-        embedded: Reads a split of a set that is installed with scikit-learn.
+        shape: ``(h, w, c)`` of every image.
+        note: source and terms, in one line.
+        tfds: TFDS's name of the set, with the configuration if it has one; empty for an embedded
+            set.
+        splits: for "train" and "test", the TFDS splits that can serve as such; the first one that
+            a prepared folder has is used.
+        prepare: makes a Pillow image of another size into one of ``shape``; None if another size is
+            an error. Images that have the size already, and arrays, are taken as they are.
+        limit: largest number of images of a split to read, from the first on.
+        files: other names under which a user's file or folder is found.
+        embedded: reads a split of a set that is installed with scikit-learn.
+        title: name of the set as a person writes it; empty if the registered name serves.
     """
 
     shape: Shape
@@ -54,26 +56,38 @@ class Dataset:
     limit: int | None = None
     files: tuple[str, ...] = ()
     embedded: Callable[[str], Loaded] | None = None
+    title: str = ""
 
 
-_FIRST_10K = {"train": ["train[10000:]"], "test": ["train"]}  # with a limit of 10,000
+_FIRST_10K = {"train": ["train[10000:]"], "test": ["train"]}
+"""Splits of sets with a limit of 10,000 images: the test images are the first training images."""
+
 _PHOTOS = "crops of scikit-learn's two sample photographs; CC BY 2.0"
 
 DATASETS: dict[str, Dataset] = {
-    "fashion_mnist": Dataset((28, 28, 1), "Zalando Research; MIT", "fashion_mnist"),
-    "mnist": Dataset((28, 28, 1), "LeCun, Cortes and Burges; CC BY-SA 3.0", "mnist"),
-    "kmnist": Dataset((28, 28, 1), "ROIS-DS CODH; CC BY-SA 4.0", "kmnist"),
+    "fashion_mnist": Dataset(
+        (28, 28, 1), "Zalando Research; MIT", "fashion_mnist", title="Fashion-MNIST"
+    ),
+    "mnist": Dataset((28, 28, 1), "LeCun, Cortes and Burges; CC BY-SA 3.0", "mnist", title="MNIST"),
+    "kmnist": Dataset((28, 28, 1), "ROIS-DS CODH; CC BY-SA 4.0", "kmnist", title="KMNIST"),
     "omniglot": Dataset(
         (28, 28, 1),
         "Lake et al. 2015; MIT; 105x105 dark on white, turned bright on dark and averaged down",
         "omniglot",
-        # small1 and small2 are parts of train: they stand in for an absent test, never for train.
+        # small1 and small2 are parts of train: they serve as test if it is absent, never as train.
         {"train": ["train"], "test": ["test", "small1+small2"]},
         prepare=_strokes,
+        title="Omniglot",
     ),
-    "cifar10": Dataset((32, 32, 3), "Krizhevsky 2009; no licence stated", "cifar10"),
-    "cifar100": Dataset((32, 32, 3), "Krizhevsky 2009; no licence stated", "cifar100"),
-    "svhn_cropped": Dataset((32, 32, 3), "Netzer et al. 2011; non-commercial use", "svhn_cropped"),
+    "cifar10": Dataset(
+        (32, 32, 3), "Krizhevsky 2009; no licence stated", "cifar10", title="CIFAR-10"
+    ),
+    "cifar100": Dataset(
+        (32, 32, 3), "Krizhevsky 2009; no licence stated", "cifar100", title="CIFAR-100"
+    ),
+    "svhn_cropped": Dataset(
+        (32, 32, 3), "Netzer et al. 2011; non-commercial use", "svhn_cropped", title="SVHN"
+    ),
     "celeb_a": Dataset(
         (32, 32, 3),
         "Liu et al. 2015; non-commercial research use; first 10,000 aligned faces, centre square",
@@ -82,6 +96,7 @@ DATASETS: dict[str, Dataset] = {
         prepare=_crop,
         limit=10_000,
         files=("celeba",),
+        title="CelebA",
     ),
     "lsun": Dataset(
         (32, 32, 3),
@@ -90,12 +105,14 @@ DATASETS: dict[str, Dataset] = {
         _FIRST_10K,
         prepare=_crop,
         limit=10_000,
+        title="LSUN",
     ),
     "downsampled_imagenet": Dataset(
         (32, 32, 3),
         "van den Oord et al. 2016, from ImageNet; non-commercial research use",
         "downsampled_imagenet/32x32",
         {"train": ["train"], "test": ["validation"]},
+        title="ImageNet 32×32",
     ),
     "digits": Dataset(
         (8, 8, 1),
@@ -109,7 +126,7 @@ DATASETS: dict[str, Dataset] = {
 
 
 def names() -> list[str]:
-    """Names of the registered sets."""
+    """Return the names of the registered sets."""
     return list(DATASETS)
 
 
@@ -117,19 +134,21 @@ def names() -> list[str]:
 
 
 def _digits(split: str) -> Loaded:
+    """Read scikit-learn's handwritten digits; the test split is every third image."""
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
-    # Every third image: 3 has no factor in common with the period of the labels, 10.
+    # 3 has no factor in common with 10, the period of the labels, so all classes are in both.
     chosen = (np.arange(len(digits.target)) % 3 == 2) == (split == "test")
     return to_uint8(digits.images[chosen] * (255 / 16)), digits.target[chosen]
 
 
 def _corners(split: str) -> list[tuple[int, int]]:
-    """Top left corners of a split's 32x32 crops of a 427x640 photograph.
+    """List the top left corners ``(y, x)`` of a split's 32x32 crops of a 427x640 photograph.
 
-    Crops overlap (stride 8), but only inside their own 64x64 block; each third block is a test
-    block, along diagonals. So no pixel is in both splits, and both see every part of the picture.
+    Crops overlap (their stride is 8), but only inside their own 64x64 block. Along diagonals, every
+    third block belongs to the test split. So no pixel is in both splits, and both splits have crops
+    from every part of the picture.
     """
     return [
         (y, x)
@@ -142,6 +161,7 @@ def _corners(split: str) -> list[tuple[int, int]]:
 
 
 def _photos(split: str, *labels: int) -> Loaded:
+    """Read the crops of scikit-learn's photographs with these labels: 0 is China, 1 a flower."""
     from sklearn.datasets import load_sample_image
 
     corners = _corners(split)

@@ -1,8 +1,8 @@
-"""Folders that TFDS prepared, read without TFDS or TensorFlow, and downloads, which need both.
+"""Folders that TFDS prepared, read without TFDS or TensorFlow; and downloads, which need both.
 
-Of a prepared folder only the list of splits and the records are read, as plain data. TFDS itself
-would import classes by the names that stand in the folder's `features.json`, and so run the code of
-whoever wrote it.
+Only the list of splits and the records of a prepared folder are read, as plain data. TFDS itself
+would import classes by the names in the folder's ``features.json``, and so could run the code of
+whoever wrote that file.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from jaxood.data.registry import Dataset
 
 _MOST_INFO = 2**26
-"""Bytes of a `dataset_info.json`; those of TFDS have some thousands."""
+"""Largest size of a ``dataset_info.json`` in bytes; those of TFDS have some thousands."""
 
 
 def prepared(tfds_name: str, places: Sequence[Path]) -> Iterator[Path]:
-    """The folder of the newest prepared version in each place that has one."""
+    """Find the folder of the newest prepared version in each place that has one."""
     for place in places:
         folders = [info.parent for info in (place / tfds_name).glob("*/dataset_info.json")]
         versions = [folder for folder in folders if re.fullmatch(r"\d+(\.\d+)*", folder.name)]
@@ -49,12 +49,18 @@ def prepared(tfds_name: str, places: Sequence[Path]) -> Iterator[Path]:
 
 
 def open_tfds(folder: Path, name: str, spec: Dataset, split: str) -> Images:
-    """A split of a prepared folder; `name` and `spec` of a registered set.
+    """Open a split of a prepared folder.
+
+    Args:
+        folder: the folder, as `prepared` finds it.
+        name: name of the registered set.
+        spec: description of the registered set.
+        split: "train" or "test".
 
     Raises:
-        MissingSplit: There are other splits.
-        DataError: The folder is damaged, in another format, or holds other images; or a library
-            that reads it cannot be imported.
+        MissingSplit: if the folder has only other splits.
+        DataError: if the folder is damaged, in another format, or holds other images; or if a
+            library that reads it cannot be imported.
     """
     with _readable(folder, name):
         lengths = _split_lengths(folder, name)
@@ -69,12 +75,12 @@ def open_tfds(folder: Path, name: str, spec: Dataset, split: str) -> Images:
     with _readable(folder, name):
         source = array_record.ArrayRecordDataSource([str(shard) for shard in shards])
         if len(source) != sum(sum(lengths[part]) for part, _ in parts):
-            raise ValueError("there are not as many records as dataset_info.json says")
+            raise ValueError("there are not as many records as dataset_info.json claims")
         n = min(len(source) - first, spec.limit or len(source))
         labelled = n > 0 and "label" in _fields(example, source[first])
 
     def records(start: int, stop: int) -> list[tuple[bytes, int]]:
-        """Encoded images and labels, where there are any."""
+        """Read encoded images and labels; the labels are 0 if the set has none."""
         with _readable(folder, name):
             encoded = source.__getitems__(range(first + start, first + stop))
             found = [_fields(example, record) for record in encoded]
@@ -82,7 +88,7 @@ def open_tfds(folder: Path, name: str, spec: Dataset, split: str) -> Images:
             labels = [fields["label"].int64_list.value[0] if labelled else 0 for fields in found]
         return list(zip(images, labels, strict=True))
 
-    if len(parts) > 1:  # Omniglot's small sets share drawings
+    if len(parts) > 1:  # Omniglot's small sets have drawings in common
         unique = list({image: (image, label) for image, label in records(0, n)}.values())
         n, records = len(unique), lambda start, stop: unique[start:stop]
 
@@ -97,11 +103,11 @@ def open_tfds(folder: Path, name: str, spec: Dataset, split: str) -> Images:
 
 
 def _split_lengths(folder: Path, name: str) -> dict[str, list[int]]:
-    """For each split, how many records its shards have."""
+    """Read the number of records of each shard, for each split."""
     with open_regular(folder / "dataset_info.json") as file:
         text = file.read(_MOST_INFO + 1)
     if len(text) > _MOST_INFO:
-        raise ValueError(f"dataset_info.json has more than {_MOST_INFO} bytes")
+        raise ValueError(f"its dataset_info.json has more than {_MOST_INFO} bytes")
     info = json.loads(text)
     if "array_record" not in (info.get("fileFormat"), *info.get("alternativeFileFormats", [])):
         raise DataError(
@@ -115,7 +121,7 @@ def _split_lengths(folder: Path, name: str) -> dict[str, list[int]]:
 
 
 def _parts(splits: str) -> list[tuple[str, int]]:
-    """Names, and how many images to skip, of `train`, `train[10000:]` or `small1+small2`."""
+    """Parse ``train[10000:]`` or ``small1+small2`` into names and numbers of images to skip."""
     parts = (re.fullmatch(r"(\w+)(?:\[(\d+):\])?", part) for part in splits.split("+"))
     return [(part[1], int(part[2] or 0)) for part in parts if part]
 
@@ -123,7 +129,7 @@ def _parts(splits: str) -> list[tuple[str, int]]:
 def _shards(
     folder: Path, spec: Dataset, split: str, lengths: Mapping[str, list[int]]
 ) -> Iterator[Path]:
-    """The files of a split, under the names that TFDS gives them."""
+    """Name the files of a split as TFDS does, and check that they can be opened."""
     dataset, number = spec.tfds.partition("/")[0], len(lengths[split])
     for i in range(number):
         shard = folder / f"{dataset}-{split}.array_record-{i:05d}-of-{number:05d}"
@@ -132,12 +138,12 @@ def _shards(
 
 
 def _libraries(folder: Path) -> tuple[Any, Any]:
-    """The module that reads records, and the type of a record."""
+    """Import the module that reads records, and make the type of a record."""
     try:
         from array_record.python import array_record_data_source
 
         return array_record_data_source, _example_type()
-    except Exception as error:  # of versions that do not fit, not only ImportErrors
+    except Exception as error:  # versions that do not fit raise other errors than ImportError
         versions = " and ".join(f"{p} {_version(p)}" for p in ("array_record", "protobuf"))
         raise DataError(
             f"{folder}: {versions}, which read it, fail to be imported ({why(error)}); install "
@@ -147,9 +153,9 @@ def _libraries(folder: Path) -> tuple[Any, Any]:
 
 @cache
 def _example_type() -> Any:
-    """`tensorflow.train.Example`, whose own definition comes with TensorFlow.
+    """Make the type ``tensorflow.train.Example``, whose own definition comes with TensorFlow.
 
-    A map is on the wire a repeated message of key and value.
+    A protobuf map is encoded as a repeated message of key and value.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -175,26 +181,27 @@ def _example_type() -> Any:
             described.field.add(
                 name=name, number=number, label=label, type=type_, type_name=type_name
             )
-    pool = descriptor_pool.DescriptorPool()  # of its own: TensorFlow's knows the type already
+    pool = descriptor_pool.DescriptorPool()  # not the default pool, which TensorFlow adds it to
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("Example"))
 
 
 def _fields(example: Any, record: bytes) -> dict[str, Any]:
+    """Parse a record into its fields by name."""
     return {entry.key: entry.value for entry in example.FromString(record).features.feature}
 
 
 @contextmanager
 def _readable(folder: Path, name: str) -> Iterator[None]:
-    """Turn what the reading of a folder raises into a `DataError`."""
+    """Turn the errors that the reading of a folder raises into a `DataError`."""
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # array_record raises bare RuntimeErrors, the JSON file others
         raise DataError(
-            f"{folder}: damaged, or not readable as {name} ({why(error)}); delete it and "
-            "prepare the set again"
+            f"{folder}: this folder is damaged, or not readable as {name} ({why(error)}); delete "
+            "it and prepare the set again"
         ) from error
 
 
@@ -206,22 +213,32 @@ def _version(package: str) -> str:
 
 
 def download(name: str, spec: Dataset, root: Path, absent: str) -> Path:
-    """Downloads and prepares a registered set under `root`, by TFDS; its folder.
+    """Download and prepare a registered set with TFDS.
 
-    `absent` is the beginning of the message where that cannot be: why it is asked for.
+    Args:
+        name: name of the registered set.
+        spec: description of the registered set.
+        root: the folder to prepare it in.
+        absent: the beginning of the message of an error; it says why the set must be downloaded.
+
+    Returns:
+        The folder of the prepared set.
+
+    Raises:
+        AbsentError: if TensorFlow is missing, or the download fails.
     """
     remedy = f"or put {name}.npz or a folder {name} of images in {root}"
     if importlib.util.find_spec("tensorflow") is None:
         raise AbsentError(
-            f"{absent}, and to download it TensorFlow is missing: pip install 'jaxood[tfds]', "
-            f"{remedy}"
+            f"{absent}, and TensorFlow, which a download needs, is missing: "
+            f"pip install 'jaxood[tfds]', {remedy}"
         )
     try:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder(spec.tfds, data_dir=root, file_format="array_record")
         builder.download_and_prepare()
-    except Exception as error:  # whatever the network and some thirty libraries may raise
+    except Exception as error:  # the network and some thirty libraries may raise anything
         raise AbsentError(
             f"{absent}, and tensorflow-datasets {_version('tensorflow-datasets')} (with protobuf "
             f"{_version('protobuf')}) could not download it ({why(error)}); try again, {remedy}"

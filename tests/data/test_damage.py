@@ -115,7 +115,7 @@ def test_a_png_holds_as_many_pixels_as_its_header_says_of_8_bits_at_most():
     row = b"\0" + bytes(range(6))
     assert decode_image("a", png_of((2, 2), 8, 2, 2 * row)).shape == (2, 2, 3)
     for pixels in (row, 3 * row, 2 * row[:-1]):
-        with pytest.raises(DataError, match="as many as its header says"):
+        with pytest.raises(DataError, match="as many pixels as its header says"):
             decode_image("a", png_of((2, 2), 8, 2, pixels))
     for color, channels in [(0, 1), (2, 3), (4, 2), (6, 4)]:  # Pillow would cut all but the first
         with pytest.raises(DataError, match="16 bits a channel"):

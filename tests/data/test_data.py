@@ -183,7 +183,7 @@ def test_a_set_that_cannot_be_had_says_where_it_was_looked_for(tmp_path):
     words = ("celeb_a", tmp_path, "celeba.npz", "TensorFlow", "pip install 'jaxood[tfds]'")
     refused(*words, name="celeb_a")
     (tmp_path / "mnist").mkdir()
-    refused("mnist", "looked for", name="mnist")  # as if the folder were not there
+    refused("mnist", "searched for", name="mnist")  # as if the folder were not there
     refused("elsewhere", "lsun/classroom", name="lsun", data_dir=tmp_path / "elsewhere")
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
-from experiments import bn_fashion_mnist, quickstart, realised_rates, screen
+from experiments import bn_fashion_mnist, lab, quickstart, realised_rates, screen
 from experiments.batch_norm.settings import Config
 from experiments.benchmarks import training as speed
-from experiments.lab import common
-from experiments.lab.store import Scores
+from experiments.lab import Scores
+from experiments.lab.folder import close_folders
 from jaxood import detector, integrity
 from jaxood.report import record
 from tests.helpers import ROOT, command
@@ -117,17 +117,16 @@ def test_another_configuration_is_refused_and_nothing_is_lost(smoke):
     config, _ = smoke
     before = (config.out / "config.json").read_text()
     other = Config(preset="smoke", out=config.out, seed=1)
-    with pytest.raises(common.UsageError, match=r"seed = 0 \(now 1\)"):
+    with pytest.raises(lab.UsageError, match=r"seed = 0 \(now 1\)"):
         bn_fashion_mnist.main(other)
     assert (config.out / "config.json").read_text() == before
 
 
 @pytest.fixture
 def runs_end():
-    """The folders that a test opens in this process are free afterwards, as after `common.run`."""
+    """Unlock the folders that a test opens in this process, as `lab.main` does."""
     yield
-    while common._locks:
-        common._locks.popitem()[1].close()
+    close_folders()
 
 
 def is_locked(folder):
@@ -141,10 +140,10 @@ def is_locked(folder):
 @pytest.mark.usefixtures("runs_end")
 def test_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(common.UsageError, match="not a run"):
-        common.open_run(tmp_path, "quickstart", quickstart.Config())
-    with pytest.raises(common.UsageError, match="is a file"):
-        common.open_run(tmp_path / "thesis.tex", "quickstart", quickstart.Config())
+    with pytest.raises(lab.UsageError, match="not a run"):
+        lab.begin(quickstart.Config(), "quickstart", tmp_path)
+    with pytest.raises(lab.UsageError, match="is a file"):
+        lab.begin(quickstart.Config(), "quickstart", tmp_path / "thesis.tex")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     assert not is_locked(tmp_path)
 
@@ -152,8 +151,8 @@ def test_folder_of_something_else_is_refused(tmp_path):
 @pytest.mark.usefixtures("runs_end")
 def test_a_run_that_was_killed_while_its_settings_were_written_begins_anew(tmp_path):
     (tmp_path / ".config.json.123").write_text('{"exper')
-    common.open_run(tmp_path, "quickstart", quickstart.Config())
-    assert common.read_settings(tmp_path)["experiment"] == "quickstart"
+    lab.begin(quickstart.Config(), "quickstart", tmp_path)
+    assert lab.read_settings(tmp_path)["experiment"] == "quickstart"
 
 
 @pytest.mark.usefixtures("runs_end")
@@ -161,12 +160,10 @@ def test_a_run_that_was_killed_while_its_settings_were_written_begins_anew(tmp_p
 def test_settings_that_cannot_be_read_are_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(integrity.Damaged, match=r"config\.json .*: choose another folder"):
-        common.open_run(tmp_path, "quickstart", quickstart.Config())
+        lab.begin(quickstart.Config(), "quickstart", tmp_path)
     assert not is_locked(tmp_path)
-    with pytest.raises(
-        common.UsageError, match=r"--trusted-run .* no config\.json that can be read"
-    ):
-        common.finished_part(tmp_path, "--trusted-run", {"experiment": "bn_cifar"}, "model")
+    with pytest.raises(lab.UsageError, match=r"--trusted-run .* no config\.json that can be read"):
+        lab.finished_part(tmp_path, "--trusted-run", {"experiment": "bn_cifar"}, "model")
     assert (tmp_path / "config.json").read_bytes() == content
 
 
@@ -175,18 +172,18 @@ def test_one_process_may_open_its_run_again_and_no_other_may_until_the_run_ends(
 ):
     def main(config):
         for _ in range(2):
-            common.open_run(tmp_path / "run", "quickstart", config)
+            lab.begin(config, "quickstart", tmp_path / "run")
         assert is_locked(tmp_path / "run")
-        with pytest.raises(common.UsageError, match=r"preset = small \(now smoke\)"):
-            common.open_run(tmp_path / "run", "quickstart", quickstart.Config(preset="smoke"))
+        with pytest.raises(lab.UsageError, match=r"preset = small \(now smoke\)"):
+            lab.begin(quickstart.Config(preset="smoke"), "quickstart", tmp_path / "run")
         assert is_locked(tmp_path / "run")
 
     monkeypatch.setattr(sys, "argv", ["quickstart"])
     for _ in range(2):
-        common.run(main, quickstart.Config, "")
+        lab.main(main, quickstart.Config, "")
         assert not is_locked(tmp_path / "run")
     with integrity.lock(tmp_path / "run"), pytest.raises(SystemExit) as refused:
-        common.run(main, quickstart.Config, "")
+        lab.main(main, quickstart.Config, "")
     assert str(refused.value).startswith("error: another process writes to ")
 
 
@@ -267,7 +264,7 @@ def test_a_rate_that_is_kept_is_told_from_one_that_is_not():
 def test_only_a_finished_run_screens(smoke, tmp_path):
     def refused(run, images="digits"):
         config = screen.Config(run=run, images=images, out=tmp_path / "screened")
-        with pytest.raises(common.UsageError) as caught:
+        with pytest.raises(lab.UsageError) as caught:
             screen.main(config)
         return str(caught.value)
 
@@ -294,7 +291,11 @@ def test_speed_compares_equal_computations_and_their_median_times(capsys, monkey
 
 @pytest.mark.parametrize(
     "name",
-    [p.stem for p in (ROOT / "experiments").glob("*.py") if "common.run(" in p.read_text()],
+    [
+        p.stem
+        for p in (ROOT / "experiments").glob("*.py")
+        if re.search(r"(common\.run|lab\.main)\(", p.read_text())
+    ],
 )
 def test_help_teaches(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments.lab.store import Scores
+from experiments.lab import Scores
 from jaxood import integrity
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import quickstart
-from experiments.lab import common
-from experiments.lab.store import Scores
+from experiments import lab, quickstart
+from experiments.lab import Scores
 from jaxood import parallel, scores, train
 from jaxood.models.nrm.losses import LossWeights, nrm_loss
 from jaxood.models.nrm.model import nrm
@@ -160,8 +159,8 @@ def test_a_batch_that_devices_cannot_share_is_refused(flow):
 
 
 def test_more_devices_than_there_are_is_one_clear_sentence():
-    with pytest.raises(common.UsageError, match=r"--devices 9: .* 1 to 8 CPU"):
-        common.start(quickstart.Config(devices=9))
+    with pytest.raises(lab.UsageError, match=r"--devices 9: .* 1 to 8 CPU"):
+        lab.start(quickstart.Config(devices=9))
 
 
 # -------------------------------------------------------------------------------- many processes
@@ -179,8 +178,8 @@ def test_more_devices_than_there_are_is_one_clear_sentence():
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(flags, said):
-    with pytest.raises(common.UsageError, match=said):
-        common.start(quickstart.Config(**flags))
+    with pytest.raises(lab.UsageError, match=said):
+        lab.start(quickstart.Config(**flags))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.lab import recipes
 from jaxood import integrity, progress, train
 from tests.train.test_train import (
     ADAM,
@@ -121,7 +120,7 @@ def test_what_an_experiment_has_trained_is_read_again_by_the_same_alone(tmp_path
     }
 
     def run(**other):
-        return recipes.fit_or_load(**(given | other))
+        return train.fit_or_load(**(given | other))
 
     first = run()
     chex.assert_trees_all_equal(run(), first)

@@ -7,40 +7,68 @@ of sets, and all images of a set share it. Images are dealt to sets by a seeded 
 that is sorted by class does not become sets of one class each.
 """
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.stats import beta
 
 from jaxood.integrity import digest
 
+if TYPE_CHECKING:
+    from jaxood.density import Array
+
+
+@runtime_checkable
+class Score(Protocol):
+    """What a detector needs of a score, which `jaxood.scores.Score` has."""
+
+    @property
+    def name(self) -> str:
+        """The score's name."""
+        ...
+
+    @property
+    def per_image(self) -> bool:
+        """Whether an image scores the same whatever images it arrives with."""
+        ...
+
+    def __call__(self, images: Array, /) -> np.ndarray:
+        """Score uint8 images ``(n, h, w, c)``: ``(n,)``, higher = more OOD."""
+        ...
+
 
 class Detector(NamedTuple):
     """A score with its null distribution.
 
     Attributes:
-        score: uint8 images ``(n, h, w, c)`` to ``(n,)``, higher = more OOD.
+        score: a `Score`.
         null: float32 ``(N,)``, sorted: the scores of held-out trusted images; with ``set_size``,
             the mean scores of N sets of them.
-        seen: digests of those images.
-        set_size: how many images a batch score scores at a time; None for a per-image score.
+        seen: digests of those images, 16 bytes each.
+        set_size: the number of images that a batch score judges at a time; None for a per-image
+            score.
     """
 
-    score: Callable
+    score: Score
     null: np.ndarray
-    seen: frozenset
+    seen: frozenset[bytes]
     set_size: int | None = None
 
 
-def fit(score, trusted, *, set_size=None, seed=0):
+def fit(
+    score: Score, trusted: np.ndarray, *, set_size: int | None = None, seed: int = 0
+) -> Detector:
     """Calibrate a score.
 
     Args:
-        score: uint8 images to scores ``(n,)``, higher = more OOD.
-        trusted: uint8 ``(N, h, w, c)``, trusted images that the model was *not* trained on: it is
-            likelier to have seen those, and p-values would come out too small.
+        score: from a builder of `jaxood.scores`.
+        trusted: uint8 ``(N, h, w, c)``, the calibration set: trusted images that the model was
+            *not* trained on. It is likelier to have seen its training images, and p-values would
+            come out too small.
         set_size: for a batch score, and only for one: the number of images that are judged at a
             time. The trusted images are dealt into ``N // set_size`` sets, so p-values go down to
             ``1 / (N // set_size + 1)``.
@@ -50,35 +78,32 @@ def fit(score, trusted, *, set_size=None, seed=0):
         A `Detector`.
 
     Raises:
-        ValueError: if a score is NaN, there are too few images, or the score of an image depends
-            on the images that it arrives with and there is no ``set_size``.
+        TypeError: if the score does not say what it is, as a plain function does not.
+        ValueError: if a batch score comes without ``set_size`` or a per-image score with it, a
+            score is NaN, or there are too few images.
     """
+    if not isinstance(score, Score):
+        raise TypeError(
+            f"a detector takes a score from a builder such as jaxood.scores.typicality, not "
+            f"{score!r}: register a function of your own with jaxood.scores.scored, and give a "
+            "jaxood.scores.Score of that name"
+        )
+    if score.per_image and set_size is not None:
+        raise ValueError(f"{score.name} scores each image by itself: leave set_size out")
+    if not score.per_image and set_size is None:
+        raise ValueError(
+            f"{score.name} scores an image among those that it arrives with, so it judges sets: "
+            "give set_size, the number of images that will be judged at a time"
+        )
     if len(trusted) == 0:
         raise ValueError("there are no images to calibrate on: give held-out trusted images")
     seen = frozenset(digests(trusted))
     if set_size is None:
         null = finite(score(trusted))
-        if _depends_on_the_others(score, trusted, null):
-            raise ValueError(
-                "this score of an image depends on the images that it arrives with, so it judges "
-                "sets: give set_size, the number of images that will be judged at a time"
-            )
     else:
         whole = list(deal(len(trusted), set_size, seed))[: len(trusted) // set_size]
         null = np.array([_mean(score(trusted[np.sort(chosen)])) for chosen in whole], np.float32)
     return Detector(score, np.sort(null), seen, set_size)
-
-
-def _depends_on_the_others(score, images, scores):
-    """Whether the first half of the images scores differently without the second."""
-    half = (len(images) + 1) // 2
-    try:
-        alone = finite(score(images[:half]))
-    except ValueError:  # such as a batch score's, which half of the images may not be enough for
-        return True
-    known = scores[np.isfinite(scores)]
-    spread = known.std() if known.size else 0.0
-    return not np.allclose(alone, scores[:half], rtol=1e-5, atol=1e-4 * spread)
 
 
 def deal(n: int, set_size: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -109,8 +134,8 @@ def deal(n: int, set_size: int, seed: int = 0) -> Iterator[np.ndarray]:
         yield order[np.arange(start, start + set_size) % n]
 
 
-def p_values(detector, images, *, seed=0):
-    """How often a trusted image, or a set of trusted images, would score at least as high.
+def p_values(detector: Detector, images: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Compute how often a trusted image, or a set of them, would score at least as high.
 
     Args:
         detector: from `fit`.
@@ -119,9 +144,9 @@ def p_values(detector, images, *, seed=0):
 
     Returns:
         float64 ``(n,)``: ``(1 + #{i: null_i >= score}) / (N + 1)``. Over calibrations and images,
-        ``P(p <= a) <= a`` for a trusted image, at any N, ties included; `rate_interval` says what
-        one calibration may make of it. With ``set_size`` the same holds for a *set* of trusted
-        images, and nothing is promised for a trusted image in a set with OOD images.
+        ``P(p <= a) <= a`` for a trusted image, at any N, ties included; `rate_interval` gives the
+        rates that one calibration may realise. With ``set_size`` the same holds for a *set* of
+        trusted images, and nothing is promised for a trusted image in a set with OOD images.
 
     Raises:
         ValueError: if an image was used for calibration, a score is NaN, or there are fewer images
@@ -144,8 +169,8 @@ def p_values(detector, images, *, seed=0):
     return result
 
 
-def judge(detector, images):
-    """Scores and p-values of images: of one set, where the detector judges sets.
+def judge(detector: Detector, images: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Compute scores and p-values of images, or of one set where the detector judges sets.
 
     Args:
         detector: from `fit`.
@@ -167,20 +192,30 @@ def judge(detector, images):
     return scores, p_values_of(found, detector.null)
 
 
-def known(detector, images):
-    """Which images the score was calibrated on: uint8 ``(n, h, w, c)`` to bool ``(n,)``."""
+def known(detector: Detector, images: np.ndarray) -> np.ndarray:
+    """Find the images that a detector was calibrated on.
+
+    Args:
+        detector: from `fit`.
+        images: uint8 ``(n, h, w, c)``.
+
+    Returns:
+        bool ``(n,)``.
+    """
     return np.array([digest in detector.seen for digest in digests(images)], bool)
 
 
-def p_values_of(scores, null):
-    """`p_values` from scores alone: ``(n,)`` and the null's ``(N,)``, to float64 ``(n,)``."""
+def p_values_of(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Compute the p-values of scores ``(n,)`` from a null's ``(N,)``: float64 ``(n,)``."""
     null = np.sort(null)
     at_least = len(null) - np.searchsorted(null, scores, side="left")
     return (1 + at_least) / (len(null) + 1)
 
 
-def decide(detector, images, *, false_positive_rate=0.05, seed=0):
-    """Which images to report as OOD.
+def decide(
+    detector: Detector, images: np.ndarray, *, false_positive_rate: float = 0.05, seed: int = 0
+) -> np.ndarray:
+    """Decide which images to report as OOD.
 
     Args:
         detector: from `fit`.
@@ -200,8 +235,8 @@ def decide(detector, images, *, false_positive_rate=0.05, seed=0):
     return p_values(detector, images, seed=seed) <= false_positive_rate
 
 
-def check_rate(detector, false_positive_rate):
-    """Raises ``ValueError`` where the null is too small to hold a false-positive rate."""
+def check_rate(detector: Detector, false_positive_rate: float) -> None:
+    """Raise ``ValueError`` where the null is too small to hold a false-positive rate."""
     smallest = 1 / (len(detector.null) + 1)
     if not smallest <= false_positive_rate < 1:
         what = "images" if detector.set_size is None else f"sets of {detector.set_size} images"
@@ -213,8 +248,10 @@ def check_rate(detector, false_positive_rate):
         )
 
 
-def rate_interval(detector, false_positive_rate, *, confidence=0.95):
-    """Between which rates this one calibration reports trusted images in the long run.
+def rate_interval(
+    detector: Detector, false_positive_rate: float, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Compute the rates at which this one calibration may report trusted images in the long run.
 
     p-values are exact on average over calibrations. One calibration fixes a threshold, and the
     share of all trusted images beyond it is a random number: with k = floor(rate (N + 1)) it is
@@ -222,12 +259,15 @@ def rate_interval(detector, false_positive_rate, *, confidence=0.95):
     predictors", Proposition 2a), or lower where scores tie.
 
     Args:
-        detector: from `fit`; of sets, the rate is that of sets.
-        false_positive_rate: as of `decide`.
+        detector: from `fit`; where it judges sets, the rate is that of sets.
+        false_positive_rate: as in `decide`.
         confidence: of the interval.
 
     Returns:
         ``(low, high)``: for instance (0.037, 0.064) at 5 % and N = 999.
+
+    Raises:
+        ValueError: if the null is too small for that rate.
     """
     check_rate(detector, false_positive_rate)
     n = len(detector.null)
@@ -238,8 +278,8 @@ def rate_interval(detector, false_positive_rate, *, confidence=0.95):
     return float(low), float(high)
 
 
-def fingerprint(detector):
-    """A digest of the null, the calibration images and the size of sets.
+def fingerprint(detector: Detector) -> str:
+    """Compute a digest of the null, the calibration images and the size of sets.
 
     Another model, other calibration images or other settings of the score give another null, and
     so another fingerprint.
@@ -248,19 +288,19 @@ def fingerprint(detector):
     return digest({"null": detector.null, "seen": seen, "set_size": detector.set_size or 0})
 
 
-def finite(scores):
-    """Scores as float32 ``(n,)``; ``ValueError`` where one is NaN."""
+def finite(scores: np.ndarray) -> np.ndarray:
+    """Return scores as float32 ``(n,)``; raise ``ValueError`` where one is NaN."""
     scores = np.asarray(scores, np.float32)
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN")
     return scores
 
 
-def digests(images):
-    """A digest of each image's pixels: uint8 ``(n, h, w, c)`` to a list of 16 bytes each."""
+def digests(images: np.ndarray) -> list[bytes]:
+    """Compute a digest of 16 bytes of each image's pixels: uint8 ``(n, h, w, c)``."""
     return [hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in images]
 
 
-def _mean(scores):
-    """The score of a set: float32, the mean of the scores of its images."""
+def _mean(scores: np.ndarray) -> np.float32:
+    """Score a set by the mean of the scores of its images."""
     return np.float32(finite(scores).mean(dtype=np.float64))

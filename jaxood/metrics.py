@@ -1,4 +1,4 @@
-"""How well a score separates out-of-distribution (OOD) images from trusted ones.
+"""Metrics of how well a score separates out-of-distribution (OOD) images from trusted ones.
 
 Every function takes the scores of trusted images and of OOD images, shape ``(n_in,)`` and
 ``(n_ood,)``, any real dtype. Higher scores mean more OOD, and OOD images are the positives. Only
@@ -16,7 +16,7 @@ from sklearn import metrics
 
 
 class Detection(NamedTuple):
-    """How well one score detects one OOD set.
+    """The quality of one score as a detector of one OOD set.
 
     Attributes:
         auroc: area under the ROC curve, in [0, 1]; ties count one half.
@@ -38,7 +38,7 @@ class Detection(NamedTuple):
 def detection(
     scores_in: ArrayLike, scores_ood: ArrayLike, *, confidence: float = 0.95
 ) -> Detection:
-    """Measures how well a score separates OOD images from trusted ones.
+    """Measure how well a score separates OOD images from trusted ones.
 
     Args:
         scores_in: (n_in,) scores of trusted images.
@@ -63,7 +63,7 @@ def detection(
 
 
 def auroc(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
-    """Area under the ROC curve: P(OOD score > trusted score) + P(tie) / 2.
+    """Compute the area under the ROC curve: P(OOD score > trusted score) + P(tie) / 2.
 
     Args:
         scores_in: (n_in,) scores of trusted images.
@@ -82,7 +82,7 @@ def auroc(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
 def auroc_interval(
     scores_in: ArrayLike, scores_ood: ArrayLike, *, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Confidence interval of the AUROC: a score interval with DeLong's variance.
+    """Compute a confidence interval of the AUROC: a score interval with DeLong's variance.
 
     The interval holds every AUROC t with (A - t)^2 <= z^2 V(t), where A is the estimate and z the
     normal quantile (Wilson 1927; for the AUROC Newcombe 2006, "Confidence intervals for an effect
@@ -123,7 +123,7 @@ def auroc_interval(
 
 
 def average_precision(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
-    """Average precision at 1 : 1 class balance.
+    """Compute the average precision at 1 : 1 class balance.
 
     Each class weighs one half whatever its size, so numbers from sets of different sizes compare.
 
@@ -143,7 +143,7 @@ def average_precision(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
 
 
 def fpr_at_tpr(scores_in: ArrayLike, scores_ood: ArrayLike, *, tpr: float = 0.95) -> float:
-    """Share of trusted images flagged at the threshold that catches a share ``tpr`` of OOD images.
+    """Compute the share of trusted images flagged where a share ``tpr`` of OOD images is caught.
 
     An image is flagged where its score reaches the threshold; the threshold is the highest score
     that catches at least ``tpr`` of the OOD images.
@@ -169,7 +169,7 @@ def fpr_at_tpr(scores_in: ArrayLike, scores_ood: ArrayLike, *, tpr: float = 0.95
 def roc_curve(
     scores_in: ArrayLike, scores_ood: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ROC curve, one point per distinct score and the origin.
+    """Compute the ROC curve, one point per distinct score and the origin.
 
     Args:
         scores_in: (n_in,) scores of trusted images.
@@ -190,7 +190,7 @@ def roc_curve(
 def _labels_and_ranks(
     scores_in: ArrayLike, scores_ood: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Joins the classes; midranks stand in for scores, since scikit-learn refuses infinities."""
+    """Join the classes; midranks stand in for scores, since scikit-learn refuses infinities."""
     trusted = _scores(scores_in, "scores_in")
     ood = _scores(scores_ood, "scores_ood")
     is_ood = np.repeat([False, True], [trusted.size, ood.size])
@@ -243,7 +243,7 @@ def _score_interval(
 
 
 def _end(area: float, z: float, variance: float, slope: float, side: int) -> float:
-    """Solves (area - t)^2 = z^2 V(t) for the lower (``side`` -1) or the upper (1) t.
+    """Solve (area - t)^2 = z^2 V(t) for the lower (``side`` -1) or the upper (1) t.
 
     V(t) = variance + slope (t (1 - t) - area (1 - area)) makes this a quadratic equation.
     """
@@ -254,7 +254,7 @@ def _end(area: float, z: float, variance: float, slope: float, side: int) -> flo
 
 
 def _delong_variance(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
-    """DeLong's variance of the AUROC from midranks; needs two images of each class."""
+    """Compute DeLong's variance of the AUROC from midranks; needs two images of each class."""
     is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
     n_in, n_ood = int(np.sum(~is_ood)), int(np.sum(is_ood))
     # The share of the other class that an image beats: its rank among all less among its own.

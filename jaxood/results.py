@@ -1,7 +1,8 @@
 """The CSV file of results: a line for each image, ended by a digest of the line and the pixels.
 
-`jaxood.stream.judge` writes it. Beside it lies ``<path>.json``: what was judged with what. File
-names and reasons are escaped as by `escape`; `rows` gives them as they were.
+`jaxood.stream.judge` writes it. Beside it lies ``<path>.json``, which says which images were
+judged, by which detector and with which settings. File names and reasons are written as `escape`
+returns them; `rows` returns them as they were.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ class Row(NamedTuple):
         file: its file name, or empty.
         set: number of the set that it was judged in; None for a detector of images.
         score: float32, higher = more OOD; NaN for an image that was not judged.
-        p_value: of the image, or of its set; NaN likewise.
+        p_value: of the image, or of its set; NaN for an image that was not judged.
         reported: whether the p-value is at most the false-positive rate.
-        reason: why the image was not judged: it is damaged, or `KNOWN`; else empty.
+        reason: the reason why the image was not judged, `KNOWN` or what is wrong with its file;
+            empty for an image that was judged.
         digest: of the line and the image's pixels, 16 hexadecimal digits.
     """
 
@@ -56,15 +58,15 @@ class Summary(NamedTuple):
     """A file of results, summed up.
 
     Attributes:
-        images: how many were judged.
-        reported: how many of them are reported as OOD.
-        sets: into how many sets they were dealt; 0 for a detector of images.
-        reported_sets: how many of those are reported.
-        known: how many more were not judged: the detector was calibrated on them.
-        damaged: how many more could not be read.
-        unread: rows of those, the first of them.
-        suspects: reported images, the most suspicious first.
-        scores: float32 ``(k,)``: every k-th score of all, for a histogram.
+        images: number of images that were judged.
+        reported: number of those that are reported as OOD.
+        sets: number of sets that they were dealt to; 0 for a detector of images.
+        reported_sets: number of sets that are reported.
+        known: number of images that were not judged, since the detector was calibrated on them.
+        damaged: number of images that could not be read.
+        unread: rows of the first of these.
+        suspects: rows of reported images, the most suspicious first.
+        scores: float32 ``(k,)``: evenly spaced ones of all scores, for a histogram.
     """
 
     images: int
@@ -85,7 +87,7 @@ HEADER = (",".join(Row._fields) + "\n").encode()
 
 
 def rows(path: str | os.PathLike[str]) -> Iterator[Row]:
-    """The lines of a file of results, one at a time."""
+    """Read the lines of a file of results, one at a time."""
     with open(path, encoding="utf-8", newline="") as file:
         yield from map(_row, csv.DictReader(file))
 
@@ -108,8 +110,11 @@ def summary(path: str | os.PathLike[str], *, suspects: int = 32, scores: int = 1
 
     Args:
         path: of a file of results.
-        suspects: reported images to list, at most, and images that could not be read.
-        scores: scores to keep, at most.
+        suspects: the most rows to list, of reported images and of images that could not be read.
+        scores: the most scores to keep.
+
+    Returns:
+        A `Summary`.
     """
     judged = reported = known = damaged = sets = reported_sets = 0
     unread: list[Row] = []
@@ -155,17 +160,20 @@ def line(
     reported: bool = False,
     reason: str = "",
 ) -> bytes:
-    """A line of the file; the arguments are those of `Row`.
+    """Make a line of the file.
 
     Args:
-        index: likewise.
-        file: likewise.
-        pixels: uint8, of the image; None where it could not be read.
-        set_number: likewise.
-        score: likewise.
-        p_value: likewise.
-        reported: likewise.
-        reason: likewise.
+        index: as in `Row`.
+        file: as in `Row`.
+        pixels: uint8 ``(h, w, c)``; None where the image could not be read.
+        set_number: as `Row.set`.
+        score: as in `Row`.
+        p_value: as in `Row`.
+        reported: as in `Row`.
+        reason: as in `Row`.
+
+    Returns:
+        The line with its digest and a line break.
     """
     numbers = ["", ""] if reason else [f"{score:.9g}", f"{p_value:.6g}"]
     place = [index, escape(file), "" if set_number is None else set_number]
@@ -177,7 +185,7 @@ def line(
 
 
 def _digest(start: bytes, pixels: np.ndarray | None) -> bytes:
-    """The last cell of a line that starts so."""
+    """Compute the last cell of a line that starts so."""
     data = b"" if pixels is None else pixels.tobytes()
     return hashlib.blake2b(start + data, digest_size=8).hexdigest().encode()
 
@@ -185,14 +193,14 @@ def _digest(start: bytes, pixels: np.ndarray | None) -> bytes:
 def resume(
     path: Path, images: Images, sets: Sequence[np.ndarray], inputs: Mapping[str, Any]
 ) -> int:
-    """Cut a file of results off behind its last whole set, once all that stays is found right.
+    """Check a file of results, and cut it off behind its last whole set.
 
     Args:
         path: an existing file, empty for new results.
-        images: that are judged. Those that were judged before are read again.
+        images: the images that are judged. Those that were judged before are read again.
         sets: positions of the images of each set, in the order of their lines.
-        inputs: what they are judged with, as JSON: kept beside new results, and compared with what
-            lies beside old ones.
+        inputs: the detector and the settings that they are judged with, as JSON. They are kept
+            beside new results, and compared with those that lie beside old ones.
 
     Returns:
         The number of whole sets.
@@ -200,7 +208,7 @@ def resume(
     Raises:
         ValueError: if ``path`` holds something else than results.
         Changed: if it holds results of other images, or with other inputs.
-        Damaged: if lines of it, or what lies beside it, were altered.
+        Damaged: if lines of it, or the file beside it, were altered.
     """
     beside = Path(f"{path}.json")
     with path.open("rb") as file:
@@ -243,7 +251,7 @@ def _check_inputs(path: Path, beside: Path, inputs: Mapping[str, Any]) -> None:
 def _check_lines(
     path: Path, images: Images, own: np.ndarray, lines: Sequence[bytes], first: int
 ) -> None:
-    """Compare the lines of a set, the first of which has the number ``first``, with its images."""
+    """Compare the lines of a set with its images; ``first`` is the number of the first line."""
     pixels, bad = read(images, own)
     readable = dict(zip((i for i in own.tolist() if i not in bad), pixels, strict=True))
     for number, (index, text) in enumerate(zip(own.tolist(), lines, strict=True), first):
@@ -266,7 +274,7 @@ def _check_lines(
 
 
 def read(images: Images, places: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """`Images.examine` at any rising positions ``(k,)`` in place of a slice."""
+    """Read images at rising positions ``(k,)``, with the result of `Images.examine`."""
     parts, bad = [np.empty((0, *images.shape[1:]), np.uint8)], {}
     for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):
         if run.size:
@@ -280,15 +288,15 @@ def read(images: Images, places: np.ndarray) -> tuple[np.ndarray, dict[int, str]
 
 
 def escape(text: str) -> str:
-    r"""Text without what a table, a terminal or a spreadsheet would take for something else.
+    r"""Escape characters that a table, a terminal or a spreadsheet would misread.
 
-    A backslash, a character that cannot be printed, what is not UTF-8, and a leading ``=``, ``+``,
-    ``-`` or ``@`` become escapes such as ``\\``, ``\n``, ``\udcff`` or ``\x3d``.
+    A backslash, a character that cannot be printed, a byte that is not UTF-8, and a leading ``=``,
+    ``+``, ``-`` or ``@`` become escapes such as ``\\``, ``\n``, ``\udcff`` or ``\x3d``.
     """
     text = printable(text.replace("\\", "\\\\"))
     return re.sub(r"^[=+\-@]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def unescape(text: str) -> str:
-    """Give back what `escape` was given."""
+    """Return the text that `escape` was given."""
     return text.encode("latin-1", "backslashreplace").decode("unicode_escape")

@@ -49,23 +49,23 @@ def judge(
 ) -> None:
     """Judge any number of images, and write a line for each into a CSV file.
 
-    While the device scores a set of images, a thread reads the next one and carries it to the
+    While the device scores a set of images, a thread reads the next set and copies it to the
     device. A detector of images takes them in their order. A detector of sets takes them as
-    `jaxood.detector.deal` deals them, and lines come in that order. A set is written, and on the
-    disk, before the next is scored. An image that cannot be read, or that the detector was
+    `jaxood.detector.deal` deals them, and lines come in that order. The lines of a set are on the
+    disk before the next set is scored. An image that cannot be read, or that the detector was
     calibrated on, gets a line that says so; in a set another image takes its place.
 
     Args:
         detector: from `jaxood.detector.fit`; its score takes images on the device.
         images: from `jaxood.data.open`.
         path: the CSV file, whose columns are those of `Row`; beside it lies ``<path>.json``, which
-            says what was judged with what. If it exists, what is missing is added: a torn or
-            unfinished last set is scored again, and the file becomes the same to the byte as that
-            of a run that was never stopped. The images that were judged before are read again, to
-            see that they are the same.
-        set_size: images read, scored and written at a time, by default 1024; for a detector of
-            sets its own size, and another is refused.
-        false_positive_rate: as of `jaxood.detector.decide`.
+            says which images were judged, by which detector and with which settings. If the file
+            exists, the missing lines are added: a torn or unfinished last set is scored again, and
+            the file becomes the same to the byte as that of a run that was never stopped. The
+            images that were judged before are read again, to see that they are the same.
+        set_size: images read, scored and written at a time, by default 1024. A detector of sets
+            takes its own size, and another is refused.
+        false_positive_rate: as in `jaxood.detector.decide`.
         seed: of the shuffle that deals images to sets.
         show_progress: draw a progress bar on stderr.
 
@@ -77,7 +77,7 @@ def judge(
         Damaged: if lines of ``path`` were altered.
         Locked: if another process writes to ``path``.
         DataError: if images that do not lie in files of their own are damaged, or too few can be
-            judged to fill a set. What was judged before is kept.
+            judged to fill a set. The lines that were written before are kept.
     """
     detectors.check_rate(detector, false_positive_rate)
     path = Path(path)
@@ -117,9 +117,12 @@ def judge(
 def _sets(
     detector: Detector, n: int, set_size: int | None, seed: int
 ) -> tuple[np.ndarray | None, Sequence[np.ndarray]]:
-    """The order in which images are dealt, if they are, and the positions of each set's own ones.
+    """Deal images to sets.
 
-    Those of a set rise. The last set may be short, and so may be filled up from the order's front.
+    Returns:
+        The order in which images are dealt, None where they are judged in their own order; and for
+        each set the rising positions of the images that get a line in it. The last set may be
+        short: images from the front of the order then fill it up.
     """
     if set_size is not None and set_size < 1:
         raise ValueError(f"a set of {set_size} images: give at least 1")
@@ -141,8 +144,8 @@ class _Set(NamedTuple):
 
     Attributes:
         own: rising positions of the images that get a line in this set.
-        readable: by position the pixels of those that could be read.
-        reasons: by position why an own image is not judged.
+        readable: pixels of those that could be read, by position.
+        reasons: reasons why images of ``own`` are not judged, by position.
         judged: rising positions of the images that are scored: the own ones without a reason, and
             others that fill up the places that are left.
         pixels: uint8 ``(len(judged), h, w, c)``.
@@ -158,6 +161,7 @@ class _Set(NamedTuple):
 def _fill(
     detector: Detector, images: Images, own: np.ndarray, order: np.ndarray | None, size: int
 ) -> _Set:
+    """Read a set of images; in a detector of sets, others replace those that are not judged."""
     pixels, bad = results.read(images, own)
     places = own[~np.isin(own, list(bad))]
     readable = dict(zip(places.tolist(), pixels, strict=True))
@@ -183,7 +187,11 @@ def _fill(
 def _unknown(
     detector: Detector, places: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions and pixels without the images that the detector was calibrated on; and those."""
+    """Take out the images that the detector was calibrated on.
+
+    Returns:
+        The positions and pixels of the others, and the positions of those.
+    """
     known = detectors.known(detector, pixels)
     if not known.any():
         return places, pixels, places[:0]
@@ -191,7 +199,7 @@ def _unknown(
 
 
 def _spooled(images: Images) -> Images:
-    """Images that are read from the front alone, in a scratch file that is read anywhere."""
+    """Copy images that are read from the front alone to a scratch file with random access."""
     with tempfile.TemporaryFile() as file:
         for start in range(0, len(images), AT_A_TIME):
             images[start : start + AT_A_TIME].tofile(file)
@@ -229,7 +237,7 @@ def _lines(
 
 
 def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Generator[B, None, None]:
-    """``map`` that computes the next value in a thread while the present one is used.
+    """Map like ``map``, but compute the next value in a thread while the present one is used.
 
     Two values are alive at a time. An error of ``function`` is raised where its value would come,
     and closing the iterator ends the thread.

@@ -1,5 +1,6 @@
 """Helpers of all tests: the repository's root, command lines, variables of models."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,3 +44,22 @@ def perturb(variables: Any, scale: float = 0.1, seed: int = 0) -> Any:
 def initial(init: Callable[..., Any], *args: Any) -> Any:
     """The variables that a model's ``init`` returns for the random key 0, compiled."""
     return jax.jit(init)(jax.random.key(0), *args)
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyScore:
+    """A function of images as a score that a detector takes.
+
+    Attributes:
+        function: maps images ``(n, h, w, c)`` to scores ``(n,)``.
+        per_image: whether an image scores the same whatever images it arrives with.
+        name: of the score.
+    """
+
+    function: Callable[[Any], Any]
+    per_image: bool = True
+    name: str = "tiny"
+
+    def __call__(self, images: Any, /) -> Any:
+        """Score images."""
+        return self.function(images)

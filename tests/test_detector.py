@@ -1,3 +1,6 @@
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,12 +8,15 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom, chisquare
 
 from jaxood import detector
+from tests.helpers import TinyScore
 
 
+@TinyScore
 def brightness(images):
     return images.mean((1, 2, 3))
 
 
+@TinyScore
 def continuous(images):
     """A score whose law is continuous: each image's first four bytes as a number in [0, 1)."""
     return images.reshape(len(images), -1)[:, :4].copy().view(np.uint32)[:, 0] / 2.0**32
@@ -119,6 +125,7 @@ def test_a_rate_that_the_null_cannot_hold_is_refused():
 
 
 def test_scores_that_are_nan_are_refused():
+    @TinyScore
     def sometimes(images):
         scores = brightness(images)
         return np.where(scores > 200, np.nan, scores)
@@ -141,6 +148,7 @@ def test_no_images_to_calibrate_on_are_refused():
 
 
 def test_no_images_to_judge_have_no_p_values():
+    @TinyScore
     def score(images):
         return images.reshape(len(images), 4).sum(1)
 
@@ -151,25 +159,28 @@ def test_no_images_to_judge_have_no_p_values():
 # ------------------------------------------------------------------------------------------- sets
 
 
+@functools.partial(TinyScore, per_image=False)
 def above_its_set(images):
-    """A batch score: how far an image is from the mean of those it arrives with."""
+    """How far an image is from the mean of those that it arrives with."""
     values = brightness(np.asarray(images, np.float32))
     return np.abs(values - values.mean())
 
 
-def needs_many(images):
-    """A batch score that refuses small sets, as `batch_norm_delta` does."""
-    if len(images) < 30:
-        raise ValueError("give more images")
-    return above_its_set(images)
-
-
-@pytest.mark.parametrize("score", [above_its_set, needs_many])
-def test_a_batch_score_is_refused_without_the_size_of_sets(score):
+def test_a_batch_score_needs_the_size_of_sets_and_no_other_score_takes_one():
     images = random_images(40, seed=5)
-    with pytest.raises(ValueError, match=r"depends on the images that it arrives with.* set_size"):
-        detector.fit(score, images)
-    assert len(detector.fit(score, random_images(120, seed=5), set_size=30).null) == 4
+    with pytest.raises(ValueError, match=r"tiny scores an image among those .* give set_size"):
+        detector.fit(above_its_set, images)
+    assert len(detector.fit(above_its_set, images, set_size=10).null) == 4
+    with pytest.raises(ValueError, match="tiny scores each image by itself: leave set_size out"):
+        detector.fit(brightness, images, set_size=10)
+
+
+def test_a_function_that_does_not_say_what_it_is_is_refused():
+    images = random_images(40, seed=5)
+    wrong: list[Any] = [lambda images: images.mean((1, 2, 3)), np.zeros(3), detector.Detector]
+    for score in wrong:
+        with pytest.raises(TypeError, match=r"takes a score from a builder .*jaxood.scores.scored"):
+            detector.fit(score, images)
 
 
 def test_images_are_dealt_to_sets_of_one_size_each_once():
@@ -260,26 +271,6 @@ def test_the_interval_of_a_rate_is_that_of_its_order_statistic():
     np.testing.assert_allclose(detector.rate_interval(exact, 0.1)[0], beta.ppf(0.025, 10, 90))
 
 
-def test_scores_that_differ_by_rounding_are_scores_of_images():
-    """Rounding is measured against the spread of the scores: one may lie near zero."""
-
-    def rounded(images):
-        return brightness(images) - 30 + 1e-6 * len(images)
-
-    assert detector.fit(rounded, constant_images(30, 30, 10, 50)).set_size is None
-
-    def level(images):  # the same for all images, up to a millionth
-        return np.float32(1e4) + 0.01 * (len(images) > 2) + 0 * brightness(images)
-
-    assert detector.fit(level, constant_images(30, 30, 10, 50)).set_size is None
-
-    def one_at_least(images):
-        assert len(images)
-        return brightness(images)
-
-    assert len(detector.fit(one_at_least, constant_images(30)).null) == 1
-
-
 def test_a_detector_of_images_is_not_told_to_judge_smaller_sets():
     fitted = detector.fit(brightness, constant_images(1, 2, 3))
     with pytest.raises(ValueError, match="calibrate on more images, or choose a rate"):
@@ -297,7 +288,7 @@ def test_a_fingerprint_follows_null_images_and_sets():
         one._replace(seen=frozenset(list(one.seen)[1:])),
         one._replace(set_size=40),
         one._replace(set_size=1),
-        detector.fit(lambda x: 2 * brightness(x), images),
+        detector.fit(TinyScore(lambda x: 2 * brightness(x)), images),
     ]
     assert len({detector.fingerprint(d) for d in [one, *others]}) == 6
     assert {len(seen) for seen in one.seen} == {16}

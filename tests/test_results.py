@@ -9,7 +9,8 @@ import pytest
 
 from jaxood import data, detector, stream
 from jaxood.integrity import Changed, Locked
-from tests.data.test_files import noise, write_images
+from tests.data.helpers import noise, write_images
+from tests.helpers import TinyScore
 from tests.test_stream import brightness
 
 
@@ -71,7 +72,7 @@ def test_results_of_something_else_are_refused_and_kept(rng, tmp_path, judge_bri
     assert {len(row.digest) for row in stream.rows(path)} == {16}
     another = detector.fit(brightness, noise(rng, 99, 4, 4, 1))
     swapped = detector.fit(
-        lambda x: 1.001 * brightness(x), noise(np.random.default_rng(0), 99, 4, 4, 1)
+        TinyScore(lambda x: 1.001 * brightness(x)), noise(np.random.default_rng(0), 99, 4, 4, 1)
     )
     for judge, options, why in (
         (another, {}, "detector"),
@@ -134,7 +135,7 @@ def test_two_at_once_on_one_file_are_refused(rng, tmp_path):
 
     trusted = noise(rng, 99, 4, 4, 1)
     judge_alone = detector.fit(brightness, trusted)
-    stream.judge(detector.fit(score, trusted), images, path, set_size=4)
+    stream.judge(detector.fit(TinyScore(score), trusted), images, path, set_size=4)
     assert len(refusals) == 5
     stream.judge(judge_alone, images, tmp_path / "alone.csv", set_size=4)
     assert path.read_bytes() == (tmp_path / "alone.csv").read_bytes()

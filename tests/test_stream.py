@@ -1,5 +1,6 @@
-"""Images that outgrow memory: slices are what `load` gives; results resume to the byte."""
+"""Images that outgrow memory: results are those of the detector, and resume to the byte."""
 
+import functools
 import signal
 import subprocess
 import sys
@@ -13,10 +14,9 @@ import pytest
 
 from jaxood import data, detector, stream
 from jaxood.data import DataError
-from tests.data.test_data import drawings, write_tfds
-from tests.data.test_files import noise, png, write_idx, write_images
-from tests.data.test_fuzz import malformed
-from tests.helpers import ROOT
+from tests.data.helpers import noise, png, write_images
+from tests.data.malformed import malformed
+from tests.helpers import ROOT, TinyScore
 
 
 @pytest.fixture
@@ -24,12 +24,14 @@ def rng():
     return np.random.default_rng(0)
 
 
+@TinyScore
 def brightness(images):
     return np.asarray(images, np.float32).mean((1, 2, 3))
 
 
+@functools.partial(TinyScore, per_image=False)
 def among_its_set(images):
-    """A batch score: how much brighter than the mean of the images it arrives with."""
+    """How far from the mean brightness of the images that it arrives with an image is."""
     values = brightness(images)
     return np.abs(values - values.mean())
 
@@ -37,104 +39,6 @@ def among_its_set(images):
 @pytest.fixture
 def judge_brightness(rng):
     return detector.fit(brightness, noise(rng, 99, 4, 4, 1))
-
-
-# ------------------------------------------------------------------------------ images on the disk
-
-
-def in_every_format(rng, folder):
-    """Seven images in each format, by name: a path that `data.open` reads."""
-    colour, gray = noise(rng, 7, 8, 6, 3), noise(rng, 7, 8, 6)
-    np.save(folder / "array.npy", colour)
-    np.save(folder / "fortran.npy", np.asfortranarray(colour))
-    np.savez(folder / "stored.npz", x_test=colour, y_test=np.arange(7))
-    np.savez_compressed(folder / "packed.npz", gray)
-    write_images(folder / "flat", colour)
-    write_images(folder / "classes" / "b", colour[:4])
-    write_images(folder / "classes" / "a", colour[4:])
-    write_idx(folder / "idx" / "t10k-images-idx3-ubyte", gray)
-    write_idx(folder / "gz" / "t10k-images-idx3-ubyte.gz", gray)
-    write_idx(folder / "gz" / "t10k-labels-idx1-ubyte.gz", np.arange(7, dtype=np.uint8))
-    names = ("array.npy", "fortran.npy", "stored.npz", "packed.npz", "flat", "classes", "idx", "gz")
-    return [folder / name for name in names]
-
-
-def same_in_pieces(name, *arguments):
-    """Slices forward and backward are what `load` has there."""
-    whole, labels = data.load(name, *arguments)
-    images = data.open(name, *arguments)
-    assert images.shape == whole.shape and len(images) == len(whole)
-    for size in (1, 3, len(whole)):
-        starts = range(0, len(whole), size)
-        pieces = [images[start : start + size] for start in starts]
-        np.testing.assert_array_equal(np.concatenate(pieces), whole)
-        for start, piece in reversed(list(zip(starts, pieces, strict=True))):
-            np.testing.assert_array_equal(images[start : start + size], piece)
-    pixels, some = images.rows(2, 5)
-    assert pixels.flags.writeable and pixels.flags.c_contiguous
-    np.testing.assert_array_equal(some, None if labels is None else labels[2:5])
-
-
-def test_slices_of_every_format_are_what_load_gives(rng, tmp_path):
-    for path in in_every_format(rng, tmp_path):
-        same_in_pieces(path)
-        same_in_pieces(f"{path}/rotated/contrast_0.5")
-
-
-def test_slices_of_registered_sets_are_what_load_gives(rng, tmp_path):
-    images, papers = noise(rng, 7, 28, 28, 1), drawings(rng, 7)
-    write_tfds(tmp_path / "mnist/3.0.1", {"test": (images, range(7))})
-    halves = {"small1": (papers[:4], range(4)), "small2": (papers[2:], range(2, 7))}
-    write_tfds(tmp_path / "omniglot/3.0.0", halves)
-    same_in_pieces("mnist/rotated_bilinear", "test", tmp_path)
-    same_in_pieces("omniglot", "test", tmp_path)
-    same_in_pieces("digits/scaled_0.5", "test", tmp_path)
-
-
-def test_names_of_files(rng, tmp_path):
-    write_images(tmp_path / "classes" / "b", noise(rng, 2, 4, 4, 3))
-    write_images(tmp_path / "classes" / "a", noise(rng, 1, 4, 4, 3))
-    assert data.open(tmp_path / "classes").names == ["a/000.png", "b/000.png", "b/001.png"]
-    assert data.open("digits").names is None
-
-
-def test_slices_must_be_plain():
-    images = data.open("digits")
-    for wrong in (slice(4, 4), slice(0, 4, 2), slice(10_000, None)):
-        with pytest.raises(ValueError, match="start < stop"):
-            images[wrong]
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damage_shows_before_the_first_image_is_used(rng, tmp_path, save):
-    path = tmp_path / "a.npz"
-    save(path, x_test=noise(rng, 400, 8, 8, 3))
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) * 3 // 4] ^= 255
-    path.write_bytes(whole)
-    with pytest.raises(DataError, match=r"a\.npz: damaged .npz file"):
-        data.open(path)
-
-
-def test_an_array_that_ends_too_early(rng, tmp_path):
-    path = tmp_path / "a.npy"
-    np.save(path, noise(rng, 20, 8, 8, 3))
-    images = data.open(path)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"damaged .npy file .* write it again"):
-        data.open(path)
-    assert len(images[:19]) == 19  # it was opened when it was whole
-    with pytest.raises(DataError, match=r"damaged .npy file .*become shorter.* write it again"):
-        images[:]
-
-
-def test_an_image_unlike_the_first_is_refused_in_any_piece(rng, tmp_path):
-    write_images(tmp_path / "set", noise(rng, 4, 8, 8, 3))
-    (tmp_path / "set" / "003.png").write_bytes(png(noise(rng, 8, 9, 3)))
-    images = data.open(tmp_path / "set")
-    assert len(images[:3]) == 3
-    with pytest.raises(DataError, match=r"003.png: this image is \(8, 9, 3\), the others are"):
-        images[3:]
 
 
 # --------------------------------------------------------------------------------- reading ahead
@@ -197,6 +101,7 @@ def test_sets_are_dealt_by_a_shuffle_and_all_of_one_size(n, size, rng, tmp_path)
     images, path = data.open(tmp_path / "new.npy"), tmp_path / "scores.csv"
     seen = []
 
+    @functools.partial(TinyScore, per_image=False)
     def score(x):
         seen.append(np.asarray(x))
         return among_its_set(x)
@@ -263,7 +168,7 @@ def test_by_default_1024_images_are_read_at_a_time(rng, tmp_path):
     np.savez_compressed(tmp_path / "new.npz", pixels)
     images, sizes = data.open(tmp_path / "new.npz"), []
     judge = detector.fit(brightness, noise(rng, 99, 2, 2, 1))
-    judge = judge._replace(score=lambda x: sizes.append(len(x)) or brightness(x))
+    judge = judge._replace(score=TinyScore(lambda x: sizes.append(len(x)) or brightness(x)))
     stream.judge(judge, images, tmp_path / "scores.csv")
     assert sizes == [1024, 1024, 52]
     # A detector of sets reads as many at a time into its scratch file.
@@ -306,7 +211,7 @@ def test_images_that_cannot_be_judged_have_a_line_and_others_take_their_place(rn
             batches.append(np.asarray(x))
             return score(x)
 
-        judge = detector.fit(seen, trusted, set_size=set_size)
+        judge = detector.fit(TinyScore(seen, score.per_image), trusted, set_size=set_size)
         batches.clear()
         for _ in range(2):  # written, then found complete
             stream.judge(judge, images, path, false_positive_rate=0.5)
@@ -349,7 +254,7 @@ def test_a_stopped_run_resumes_to_the_byte_wherever_it_was_cut(set_size, rng, tm
     stream.judge(judge, images, path, **options)
     whole = path.read_bytes()
     calls = []
-    judge = judge._replace(score=lambda x: calls.append(len(x)) or score(x))
+    judge = judge._replace(score=TinyScore(lambda x: calls.append(len(x)) or score(x)))
     for length in range(0, len(whole), 23):
         path.write_bytes(whole[:length])
         stream.judge(judge, images, path, **options)
@@ -423,9 +328,11 @@ SLOW = """
 import signal, sys, time
 import numpy as np
 from jaxood import data, detector, stream
+from tests.helpers import TinyScore
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
 
+@TinyScore
 def score(x):
     time.sleep(float(sys.argv[3]))
     return np.asarray(x, np.float32).mean((1, 2, 3))

@@ -18,7 +18,7 @@ from tests.helpers import ROOT
 
 # ------------------------------------------------------------------------------------ the source
 
-# With brackets, so that this file does not find itself.
+# The brackets keep the search from finding this line.
 RUNS_CODE = re.compile(r"(?<![\w.])([e]val|[e]xec)\(|\b[p]ickle\b|[a]llow_pickle *= *True")
 
 
@@ -49,7 +49,7 @@ def test_no_file_of_the_project_runs_code_that_it_read():
         ("jax.e*val_shape(f)", False),
     ],
 )
-def test_the_search_finds_such_lines(line, found):
+def test_the_search_finds_lines_that_run_code(line, found):
     assert bool(RUNS_CODE.search(line.replace("*", ""))) == found
 
 
@@ -65,8 +65,8 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_a_message_is_what_was_said(value):
-    """To the bit, with dtypes and shapes."""
+def test_a_decoded_message_equals_the_value_that_was_encoded(value):
+    """Arrays are equal to the bit, and so are their types and shapes."""
     heard = messages.decode(messages.encode(value))
     assert integrity.digest(arrays(heard)) == integrity.digest(arrays(value))
     assert skeleton(heard) == skeleton(value)
@@ -77,7 +77,7 @@ def is_array(value):
 
 
 def arrays(value):
-    """The arrays in it, in their order."""
+    """The arrays in a value, in their order."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -97,7 +97,7 @@ def skeleton(value):
 @pytest.mark.parametrize(
     "value", [object(), {1: 2}, {"a": np.array([None])}, [np.array("text")], b"bytes", print]
 )
-def test_what_no_message_can_hold_is_refused(value):
+def test_values_that_no_message_can_hold_are_refused(value):
     with pytest.raises(TypeError, match="cannot be told to other processes"):
         messages.encode(value)
 
@@ -119,7 +119,7 @@ def test_an_error_arrives_as_the_nearest_that_is_known(error, heard, said):
 
 
 def hostile(folder):
-    """Bytes that make a file where they are run, or that promise what they do not hold."""
+    """Bytes that would make a file if they were run, or whose header claims too much."""
     whole = messages.encode({"a": np.arange(4.0)})
     header = b'{"value": {"array": ["%s", %s]}}\n'
     return {
@@ -155,7 +155,8 @@ PROCESS = """
 import sys
 import time
 from pathlib import Path
-from jaxood import messages, parallel
+from jaxood import parallel
+from jaxood.parallel import messages
 
 folder, coordinator, i = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 parallel.start(coordinator, 2, i)
@@ -186,7 +187,7 @@ def reaches(host, port):
 
 
 def test_a_stranger_reaches_no_coordinator_and_runs_nothing(environment, tmp_path):
-    """Two processes at 127.0.0.1; 127.0.0.2 is this machine, too, by another address."""
+    """Two processes meet at 127.0.0.1; 127.0.0.2 is another address of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

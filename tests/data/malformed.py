@@ -1,7 +1,7 @@
 """Malformed sources of images for every reader: python -m tests.data.malformed FOLDER SEED.
 
-`malformed(folder, seed)` makes one malformed source a kind of reader. The command leaves the
-sources of a seed, which a failed test names, in a folder to look at.
+`malformed` makes one malformed source for each kind of reader. The command writes the sources of a
+seed, which the message of a failed test names, to a folder where one can look at them.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from tests.data.helpers import png, write_idx, write_tfds
 
 
 class Case(NamedTuple):
-    """A source that is malformed.
+    """A malformed source.
 
     Attributes:
         what: its seed, kind and mutation.
@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 def malformed(folder: Path, seed: int) -> Iterator[Case]:
-    """One malformed source of every kind, written under an empty folder."""
+    """Write one malformed source of every kind under an empty folder."""
     for number, (kind, source) in enumerate(sources().items()):
         rng = np.random.default_rng([seed, number])
         place = folder / kind
@@ -77,7 +77,7 @@ class Source(NamedTuple):
 
 @cache
 def sources() -> dict[str, Source]:
-    """Small whole sources; each is read before it is broken."""
+    """Make a small whole source of every kind, by name."""
     rng = np.random.default_rng(0)
     colour = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     gray = rng.integers(0, 256, (4, 28, 28, 1), dtype=np.uint8)
@@ -85,7 +85,7 @@ def sources() -> dict[str, Source]:
     made = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        large = np.tile(colour, (1, 8, 16, 1))  # more than is read for the header
+        large = np.tile(colour, (1, 8, 16, 1))  # longer than the part that is read as the header
         np.save(root / "a.npy", large)
         np.savez(root / "b.npz", x_test=large, y_test=labels)
         np.savez_compressed(root / "c.npz", x_test=large, y_test=labels)
@@ -182,7 +182,7 @@ def _twice(rng, content):
 
 
 def _lie_in_a_header(rng, content):
-    """A size of four bytes at one of the ends, where headers and directories lie."""
+    """Write another size of four bytes near one of the ends, where headers and directories lie."""
     sizes = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**20, 65_535]
     size = int(rng.choice(sizes)).to_bytes(4, rng.choice(["big", "little"]))
     at = int(rng.integers(min(128, len(content))))
@@ -191,7 +191,7 @@ def _lie_in_a_header(rng, content):
 
 
 def _lie_with_checksum(rng, content):
-    """Another size in the header of a PNG, under a right checksum; elsewhere another number."""
+    """Write another size, with a right checksum, into a PNG; another number into other files."""
     number = str(rng.choice([-1, 0, 3, 10**12, 10**30])).encode()
     if content.startswith(b"\x89PNG"):
         at = int(rng.choice([16, 20]))

@@ -1,4 +1,4 @@
-"""Augmentation: what comes out was there before, and every change is as likely as it should be."""
+"""Augmentation moves pixels without changing them, and every change has the right probability."""
 
 import chex
 import jax
@@ -16,12 +16,12 @@ def test_flip_mirrors_about_half_of_the_images():
     chex.assert_trees_all_equal_dtypes(flipped, X)
     same, mirrored = ((flipped == y).all((1, 2, 3)) for y in (X, X[:, :, ::-1]))
     assert (same ^ mirrored).all()
-    # Four standard deviations of a binomial.
+    # The tolerance is four standard deviations of a binomial.
     assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(X))
 
 
 @pytest.mark.parametrize("pad", [1, 3])
-def test_crop_is_one_of_the_windows_of_the_reflected_image(pad):
+def test_crop_takes_one_window_of_the_reflected_image(pad):
     cropped = np.asarray(augment.crop(jax.random.key(0), X, pad))
     padded = np.pad(X, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
     places = range(2 * pad + 1)
@@ -31,7 +31,7 @@ def test_crop_is_one_of_the_windows_of_the_reflected_image(pad):
     assert hits.any(1).all()
 
 
-def test_both_keep_floating_images_and_run_under_jit():
+def test_crop_and_flip_keep_the_type_and_give_the_same_under_jit():
     x = jnp.asarray(X[:4], jnp.float32)
     padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
     made = jax.jit(augment.crop_and_flip)(jax.random.key(1), padded)

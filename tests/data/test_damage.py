@@ -1,4 +1,7 @@
-"""Damage, lies in headers, and what is no file: one `DataError`, soon and in little memory."""
+"""Damaged files, false headers and files that are not regular raise one `DataError`.
+
+They do so soon, and in little memory.
+"""
 
 import gzip
 import io
@@ -24,7 +27,7 @@ refused = partial(raises, read)
 
 @pytest.fixture
 def little_memory():
-    """The test takes less than 100 MB at a time."""
+    """Assert that the test never uses more than 100 MB."""
     tracemalloc.start(1)
     yield
     peak = tracemalloc.get_traced_memory()[1]
@@ -33,7 +36,7 @@ def little_memory():
 
 
 def outcomes(whole, function, right):
-    """How many of all flips of one bit are refused; the others leave the pixels right."""
+    """Flip each bit in turn: count the refusals, and assert that all other pixels are right."""
     refusals = 0
     for bit in range(8 * len(whole)):
         broken = bytearray(whole)
@@ -45,7 +48,7 @@ def outcomes(whole, function, right):
     return refusals
 
 
-# Checksums
+# --------------------------------------------------------------------------------- the checksums
 
 
 def test_each_flipped_bit_of_a_png_is_noticed(rng):
@@ -73,7 +76,7 @@ def test_damage_to_the_last_image_of_an_npz_is_noticed_before_the_first_is_read(
     rng, tmp_path, save
 ):
     path = tmp_path / "a.npz"
-    images = noise(rng, 500, 8, 8, 3)  # many times what is read for the header
+    images = noise(rng, 500, 8, 8, 3)  # much longer than the part that is read as the header
     save(path, x_test=images, y_test=np.arange(500))
     opened = files.open_images(path, "test")
     assert opened.random_access == (save is np.savez)
@@ -88,7 +91,7 @@ def test_damage_to_the_last_image_of_an_npz_is_noticed_before_the_first_is_read(
         files.open_images(path, "test")
 
 
-def test_sources_say_whether_they_are_read_in_any_order_at_the_same_cost(rng, tmp_path):
+def test_random_access_is_true_where_reading_in_any_order_costs_the_same(rng, tmp_path):
     images = noise(rng, 3, 8, 8)
     np.save(tmp_path / "a.npy", images)
     write_idx(tmp_path / "plain/t10k-images-idx3-ubyte", images)
@@ -98,7 +101,7 @@ def test_sources_say_whether_they_are_read_in_any_order_at_the_same_cost(rng, tm
         assert files.open_images(tmp_path / name, "test").random_access == free
 
 
-# Headers that do not fit the file
+# ----------------------------------------------------------------------------- the false headers
 
 
 def png_of(size, depth, color, pixels):
@@ -111,20 +114,25 @@ def png_of(size, depth, color, pixels):
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
-def test_a_png_holds_as_many_pixels_as_its_header_says_of_8_bits_at_most():
+def test_a_png_with_another_number_of_pixels_or_16_bits_is_refused():
     row = b"\0" + bytes(range(6))
     assert decode_image("a", png_of((2, 2), 8, 2, 2 * row)).shape == (2, 2, 3)
     for pixels in (row, 3 * row, 2 * row[:-1]):
         with pytest.raises(DataError, match="as many pixels as its header says"):
             decode_image("a", png_of((2, 2), 8, 2, pixels))
-    for color, channels in [(0, 1), (2, 3), (4, 2), (6, 4)]:  # Pillow would cut all but the first
+    for color, channels in [
+        (0, 1),
+        (2, 3),
+        (4, 2),
+        (6, 4),
+    ]:  # Pillow would cut 16 bits in all but the first
         with pytest.raises(DataError, match="16 bits a channel"):
             decode_image("a", png_of((2, 2), 16, color, 2 * bytes(1 + 2 * 2 * channels)))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_interlaced_pngs_of_every_depth_are_read(depth):
-    # Pillow writes none: all pixels are 0, and their number is counted pixel by pixel.
+    # Pillow writes no such files. Here all pixels are 0, and their number is counted one by one.
     order = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
     for width, height in [(1, 1), (2, 9), (5, 5), (9, 17)]:
         size = 0
@@ -156,7 +164,7 @@ def test_images_that_take_too_long_to_decode_are_refused(rng, monkeypatch):
     with pytest.raises(DataError, match="64 scans"):
         decode_image("a.jpg", whole[:-2] + 64 * last + whole[-2:])
 
-    runs = 8 * (b"\x08\x01" + b"\0\0") + b"\0\1"  # eight pixels of colour 1, the next line
+    runs = 8 * (b"\x08\x01" + b"\0\0") + b"\0\1"  # eight lines of eight pixels of colour 1
     palette = bytes([0, 0, 0, 0, 7, 7, 7, 0])
     sizes = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, len(runs), 0, 0, 2, 0)
     bmp = struct.pack("<2sIII", b"BM", 62 + len(runs), 0, 62) + sizes + palette + runs
@@ -209,24 +217,26 @@ def test_zip_bombs_are_refused_unread(tmp_path, monkeypatch, little_memory):
     refused("another method", path=tmp_path / "b.npz")
 
 
-def test_only_what_expands_two_hundredfold_is_a_bomb(rng, tmp_path, monkeypatch):
-    """Few bytes for many pixels are usual in photographs of the sky."""
+def test_only_arrays_that_expand_two_hundredfold_are_zip_bombs(rng, tmp_path, monkeypatch):
+    """Photographs of the sky, too, take few bytes for many pixels."""
     monkeypatch.setattr(array_files, "_MOST_IN_MEMORY", 2**10)
     images = np.zeros((64, 32, 32), np.uint8)
-    images[:, :2] = noise(rng, 64, 2, 32)  # a sixteenth of it does not compress
+    images[:, :2] = noise(rng, 64, 2, 32)  # a sixteenth of the pixels cannot be compressed
     np.savez_compressed(tmp_path / "a.npz", images)
     np.testing.assert_array_equal(read(path=tmp_path / "a.npz")[0][..., 0], images)
     np.savez_compressed(tmp_path / "a.npz", np.zeros_like(images))
     refused("expand", "no photographs", path=tmp_path / "a.npz")
-    monkeypatch.setattr(array_files, "_MOST_IN_MEMORY", images.nbytes + 128)  # with its header
+    monkeypatch.setattr(
+        array_files, "_MOST_IN_MEMORY", images.nbytes + 128
+    )  # 128 bytes for the header
     np.testing.assert_array_equal(read(path=tmp_path / "a.npz")[0], 0)
 
 
 @pytest.mark.parametrize("behind", [b"", b"\0"])
-def test_the_end_of_a_stream_is_read_where_it_is_the_end_of_what_is_read_at_a_time(
+def test_errors_behind_the_last_image_are_noticed_when_it_ends_with_a_chunk_of_reading(
     behind, tmp_path
 ):
-    """Else a flipped checksum, or bytes behind the last image, would not be seen."""
+    """The reader must go on after the last chunk: to the checksum and to surplus bytes."""
     place = tmp_path / "idx"
     name = place / "t10k-images-idx3-ubyte.gz"
     write_idx(name, np.zeros((array_files._AT_ONCE // 1024, 32, 32), np.uint8))
@@ -235,7 +245,7 @@ def test_the_end_of_a_stream_is_read_where_it_is_the_end_of_what_is_read_at_a_ti
         name.write_bytes(gzip.compress(gzip.decompress(name.read_bytes()) + behind))
     else:
         whole = bytearray(name.read_bytes())
-        whole[-8] ^= 1  # of the checksum
+        whole[-8] ^= 1  # a bit of the checksum
         name.write_bytes(whole)
     refused("damaged idx file", path=place)
 
@@ -279,7 +289,7 @@ def test_labels_that_do_not_fit_are_refused_unread(rng, tmp_path, little_memory)
         refused("labels-idx1-ubyte.gz", "damaged", path=tmp_path / "idx")
 
 
-# What is no regular file
+# --------------------------------------------------------------- the files that are not regular
 
 
 def test_pipes_sockets_and_devices_are_never_opened(rng, tmp_path, monkeypatch):
@@ -300,11 +310,11 @@ def test_pipes_sockets_and_devices_are_never_opened(rng, tmp_path, monkeypatch):
         os.mkfifo(tmp_path / name)
         refused(name, "not a regular file", path=tmp_path / name)
     (folder / "001.png").unlink()
-    os.mkfifo(folder / "001.png")  # it was a file when the folder was listed
+    os.mkfifo(folder / "001.png")  # it was a regular file when the folder was listed
     assert "not a regular file" in opened.examine(slice(0, 2))[1][1]
 
 
-def test_a_link_to_a_folder_around_it_ends(rng, tmp_path):
+def test_a_link_to_an_enclosing_folder_is_not_followed(rng, tmp_path):
     write_images(tmp_path / "set" / "cat", noise(rng, 2, 8, 8, 3))
     (tmp_path / "set" / "cat" / "back").symlink_to(tmp_path / "set")
     opened = files.open_images(tmp_path / "set", "test")
@@ -327,7 +337,7 @@ def test_a_folder_that_may_not_be_read_is_named(rng, tmp_path, monkeypatch):
     refused(locked, "cannot be read", "PermissionError", path=tmp_path / "set")
 
 
-# Names
+# ------------------------------------------------------------------------ the names and palettes
 
 
 def test_file_names_are_kept_as_they_are_and_messages_can_be_printed(rng, tmp_path):
@@ -346,7 +356,7 @@ def test_file_names_are_kept_as_they_are_and_messages_can_be_printed(rng, tmp_pa
     assert all(reason.isprintable() for reason in reasons.values())
 
 
-def test_transparency_is_dropped_from_palettes_without_a_word(tmp_path):
+def test_transparency_is_dropped_from_palettes_without_a_warning(tmp_path):
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 9, 8, 7])
     image.save(tmp_path / "a.png", transparency=bytes([0, 128]))

@@ -1,6 +1,6 @@
-"""Data: embedded sets, names, every source, every refusal; real images where there are any.
+"""Loading by name: embedded sets, transforms, all sources, all refusals, and real images.
 
-Real-data tests run where the environment variable JAXOOD_DATA_DIR names a data folder.
+The tests with real images run if the environment variable JAXOOD_DATA_DIR names a data folder.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ real = pytest.mark.skipif(not REAL, reason="JAXOOD_DATA_DIR names no data folder
 refused = partial(raises, load)
 
 
-# Embedded sets
+# ----------------------------------------------------------------------------- the embedded sets
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_embedded_sets(name, split, shape, classes):
         np.testing.assert_array_equal(first, second)
 
 
-def test_digits_are_all_there_once_on_the_whole_range():
+def test_every_digit_is_in_one_split_and_on_the_whole_range():
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
@@ -107,7 +107,7 @@ def test_transforms_by_name_apply_from_left_to_right():
         np.testing.assert_array_equal(same, labels)
 
 
-def test_a_bad_image_leaves_the_others_transformed_as_they_are(rng, tmp_path):
+def test_transforms_of_the_other_images_do_not_depend_on_a_bad_image(rng, tmp_path):
     images = noise(rng, 6, 9, 9, 3)
     write_images(tmp_path / "set", images)
     name = "set/rotated/contrast_0.5"
@@ -159,7 +159,7 @@ def test_faces_of_any_size_are_cropped_to_the_centre_and_limited(tmp_path, monke
     assert len(load("celeb_a")[0]) == 1
 
 
-# Several sources
+# ----------------------------------------------------------------------------------- the sources
 
 
 def test_the_first_source_that_has_the_split_is_read(rng, tmp_path):
@@ -176,14 +176,14 @@ def test_the_first_source_that_has_the_split_is_read(rng, tmp_path):
     assert len(load("kmnist", "test")[0]) == 1
 
 
-# Refusals
+# ---------------------------------------------------------------------------------- the refusals
 
 
-def test_a_set_that_cannot_be_had_says_where_it_was_looked_for(tmp_path):
+def test_the_message_of_a_missing_set_names_the_places_that_were_searched(tmp_path):
     words = ("celeb_a", tmp_path, "celeba.npz", "TensorFlow", "pip install 'jaxood[tfds]'")
     refused(*words, name="celeb_a")
     (tmp_path / "mnist").mkdir()
-    refused("mnist", "searched for", name="mnist")  # as if the folder were not there
+    refused("mnist", "searched for", name="mnist")  # an empty folder counts as none
     refused("elsewhere", "lsun/classroom", name="lsun", data_dir=tmp_path / "elsewhere")
 
 
@@ -204,14 +204,14 @@ def test_wrong_shape_for_a_registered_set(tmp_path):
     refused("kmnist", "(27, 28, 1)", "(28, 28, 1)", "resize", name="kmnist")
 
 
-def test_importing_data_imports_nothing_slow():
+def test_importing_data_imports_no_slow_library():
     slow = "{'jax', 'tensorflow', 'tensorflow_datasets', 'sklearn', 'PIL', 'scipy'}"
     code = f"import sys, jaxood.data; sys.exit(bool({slow} & (sys.modules.keys() - before)))"
     code = f"import sys, jaxood; before = set(sys.modules); {code}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# Real data
+# ------------------------------------------------------------------------------------- real data
 
 
 @real

@@ -1,4 +1,4 @@
-"""Files of the user's own: every format, every refusal."""
+"""The user's own files: all formats and all refusals."""
 
 import gzip
 import struct
@@ -158,7 +158,7 @@ def test_wrong_labels(tmp_path, labels):
 
 
 class Bomb:
-    """Unpickling this makes a file."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -177,7 +177,7 @@ def test_pickles_are_never_opened(tmp_path):
     with bare.open("wb") as file:
         np.save(file, array)
     refused(bare, "numpy.savez", path=bare)
-    assert b"touch" in path.read_bytes()  # what would run is in the file
+    assert b"touch" in path.read_bytes()  # the code that would run is in the file
     assert not mark.exists()
 
 
@@ -247,7 +247,7 @@ def test_single_bad_images_are_left_out_with_the_reason(rng, tmp_path):
         opened.examine(slice(3, 3))
 
 
-def test_a_first_image_of_another_size_does_not_decide(rng, tmp_path):
+def test_a_first_image_of_another_size_does_not_decide_the_size_of_the_set(rng, tmp_path):
     images = noise(rng, 4, 8, 8, 3)
     write_images(tmp_path, images)
     (tmp_path / "000.png").write_bytes(png(images[0][:4]))
@@ -257,7 +257,7 @@ def test_a_first_image_of_another_size_does_not_decide(rng, tmp_path):
     assert list(bad) == [0, 1] and "(4, 8, 3), the others are (8, 8, 3)" in bad[0]
 
 
-def test_files_that_are_not_read_are_named(rng, tmp_path):
+def test_files_that_are_not_read_are_listed_as_skipped(rng, tmp_path):
     write_images(tmp_path / "flat", noise(rng, 2, 8, 8, 1))
     write_images(tmp_path / "classes" / "cat", noise(rng, 2, 8, 8, 1), ".PnG")
     for folder in (tmp_path / "flat", tmp_path / "classes" / "cat"):

@@ -1,6 +1,6 @@
-"""Malformed inputs over every reader: right pixels, or one `DataError`, soon and in little memory.
+"""Malformed sources of every kind give right pixels or one `DataError`, soon, in little memory.
 
-A failure names the seed and the kind of the source (`tests.data.malformed`).
+The message of a failure names the seed and the kind of the source (`tests.data.malformed`).
 """
 
 import resource
@@ -20,7 +20,7 @@ BYTES = 2**30
 
 
 def _read(case: Case) -> str:
-    """Read a source whole, and examine it: the outcome is "read" or "refused"."""
+    """Read and examine a whole source; the outcome is "read" or "refused"."""
     try:
         images = case.open()
         pixels, labels = images.rows(0, len(images))
@@ -75,5 +75,5 @@ def test_malformed_inputs_are_read_right_or_refused_soon_in_little_memory(tmp_pa
 
 
 def _peak_kilobytes() -> int:
-    """The most memory that this process had, also that of C libraries."""
+    """The most memory that this process has used, including that of C libraries."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""Prepared TFDS folders: what is read of them, what is never run, every refusal; downloads."""
+"""Prepared TFDS folders: splits, damage, and code that is never run; and downloads."""
 
 import dataclasses
 import importlib.util
@@ -34,7 +34,7 @@ def test_prepared_tfds_folder_without_tensorflow(rng, tmp_path, place):
     old, new = tmp_path / place / "mnist/3.0.1", tmp_path / place / "mnist/3.0.10"
     write_tfds(old, {"test": (images[:1], labels[:1])})
     write_tfds(new, {"test": (images, labels), "train": (images[:3], labels[:3])})
-    np.savez(tmp_path / "mnist.npz", x_test=images[:2])  # comes after
+    np.savez(tmp_path / "mnist.npz", x_test=images[:2])  # a later source
     got, got_labels = load_labelled("mnist")
     np.testing.assert_array_equal(got, images)
     np.testing.assert_array_equal(got_labels, labels)
@@ -102,7 +102,9 @@ def test_nothing_that_a_prepared_folder_names_is_imported(rng, tmp_path, monkeyp
     assert "intruder" not in sys.modules and not (tmp_path / "ran").exists()
     from tensorflow_datasets import builder_from_directory
 
-    with pytest.raises(Exception, match=r"intruder|type"):  # the folder does name a module
+    with pytest.raises(
+        Exception, match=r"intruder|type"
+    ):  # TFDS itself imports the module that the folder names
         builder_from_directory(folder)
     assert (tmp_path / "ran").exists()
     del sys.modules["intruder"]
@@ -127,7 +129,7 @@ def test_wrong_lists_of_splits(rng, tmp_path, text, words):
     refused(folder, *words, name="mnist")
 
 
-def test_records_that_are_missing_or_too_few_are_damage(rng, tmp_path):
+def test_missing_and_too_few_records_are_refused(rng, tmp_path):
     folder = tmp_path / "mnist/3.0.1"
     write_tfds(folder, {"test": (noise(rng, 3, 28, 28, 1), [0, 1, 2])})
     info = (folder / "dataset_info.json").read_text()
@@ -174,10 +176,12 @@ def test_download_prepares_as_array_record(rng, tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(tfds, "builder", builder)
-    (tmp_path / "kmnist/3.0.1.incompleteABC").mkdir(parents=True)  # as TFDS leaves it
+    (tmp_path / "kmnist/3.0.1.incompleteABC").mkdir(
+        parents=True
+    )  # left over by an interrupted download
     np.testing.assert_array_equal(load("kmnist")[0], images)
     assert asked == [{"name": "kmnist", "data_dir": tmp_path, "file_format": "array_record"}]
     np.testing.assert_array_equal(load("kmnist")[0], images)
-    assert len(asked) == 1  # the second time it is there
+    assert len(asked) == 1  # the second time it was found on the disk
     refused(Builder.data_path, "'train'", "has test", "delete", name="kmnist", split="train")
     refused("mnist", "no route", "mnist.npz", name="mnist", data_dir=tmp_path / "other")

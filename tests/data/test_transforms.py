@@ -1,3 +1,5 @@
+"""Transforms: pixel values, rotation angles, and refusals."""
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def test_contrast_keeps_each_mean_and_scales_the_spread(rng):
 
 
 def test_rotation_angles_lie_between_90_and_270():
-    # A bright spot right of the centre: after a turn by 90 to 270 degrees it is left of it.
+    # A bright spot lies right of the centre; after a turn by 90 to 270 degrees it lies left of it.
     images = np.zeros((500, 65, 65, 1), np.uint8)
     images[:, 30:35, 54:59] = 255
     turned = rotate(images).astype(float).squeeze(-1)
@@ -49,7 +51,7 @@ def test_rotation_angles_lie_between_90_and_270():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_rotation_is_deterministic_and_its_own_for_each_image(rng, channels):
+def test_rotation_is_deterministic_and_differs_between_images(rng, channels):
     images = np.repeat(noise(rng, 1, 32, 32, channels), 8, axis=0)
     turned = rotate(images)
     assert turned.shape == images.shape and turned.dtype == np.uint8
@@ -59,7 +61,7 @@ def test_rotation_is_deterministic_and_its_own_for_each_image(rng, channels):
     assert (turned != rotate(images, seed=1)).any()
 
 
-def test_transforms_leave_their_argument_alone(rng):
+def test_transforms_do_not_change_their_argument(rng):
     images = noise(rng, 4, 8, 8, 3)
     images.flags.writeable = False
     for changed in (rotate(images), scale(images, 0.5), contrast(images, 0.5)):
@@ -79,7 +81,7 @@ def test_nearest_rotation_makes_no_new_levels_and_bilinear_does(rng):
     assert set(np.unique(rotate(two_levels))) <= {0, 200}
     smooth = rotate(two_levels, bilinear=True)
     assert len(np.unique(smooth)) > 10
-    # The same angles: where the smooth one is certain, the two agree.
+    # Both turn by the same angles, so they agree where the smooth one is certain.
     nearest = rotate(two_levels)
     agree = (nearest == 200) == (smooth > 100)
     assert agree.mean() > 0.95

@@ -219,7 +219,7 @@ def test_images_that_cannot_be_judged_have_a_line_and_others_take_their_place(rn
             assert len(found) == 40
             assert {i for i, row in found.items() if row.reason} == {3, 7, 20, 31}
             assert all(np.isnan(found[i].p_value) and not found[i].reported for i in (3, 7, 20, 31))
-            assert "003.png: not a readable image" in found[3].reason
+            assert "003.png: this is not a readable image" in found[3].reason
             assert "calibrated on" in found[7].reason and "image is (5, 4)" in found[20].reason
             assert "031.png" in found[31].reason
         every = np.concatenate(batches)

@@ -13,13 +13,15 @@ There are two kinds, and `Score.per_image` says which one a score is of:
 
 `Score.estimate` adds standard errors. What is no score but is made into some, such as `log_prob`,
 is a function of a model, its variables and images; `jaxood.scores.statistics` turns
-log-likelihoods that were kept into scores.
+log-likelihoods that were kept into scores. `to_plain` and `from_plain` write a score down and
+rebuild it.
 """
 
 from jaxood.scores import rendering, statistics
 from jaxood.scores.batch_norm import batch_norm_delta, batch_norm_rank, mixed_log_prob
 from jaxood.scores.glow import glow_log_pz, glow_neg_log_pz
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality, waic
+from jaxood.scores.plain import from_plain, to_plain
 from jaxood.scores.rendering import nrm_latent
 from jaxood.scores.score import Estimate, Score, scored
 
@@ -28,6 +30,7 @@ __all__ = [
     "Score",
     "batch_norm_delta",
     "batch_norm_rank",
+    "from_plain",
     "glow_log_pz",
     "glow_neg_log_pz",
     "log_prob",
@@ -38,6 +41,7 @@ __all__ = [
     "scored",
     "statistics",
     "t_perm",
+    "to_plain",
     "typicality",
     "waic",
 ]

@@ -15,7 +15,7 @@ from jaxood import parallel, progress
 from jaxood.density import Array, DensityModel, Variables, image_keys
 from jaxood.scores import statistics
 from jaxood.scores.likelihood import log_prob_draw
-from jaxood.scores.score import Estimate, Score, check_images, scored
+from jaxood.scores.score import Estimate, Score, check_set, scored
 
 BATCHES_A_CALL = 8
 """Mixed batches, at least, in one call of the compiled program, divided among the devices."""
@@ -297,5 +297,5 @@ def _rank(score: Score, images: Array) -> Estimate:
 
 def _whole(trusted: Array, variables: Variables) -> Array:
     """Put reference images on the devices of the variables, once and not for every set."""
-    check_images(trusted)
+    check_set(trusted)
     return parallel.replicate(trusted, parallel.mesh_of(variables))

@@ -59,8 +59,9 @@ def waic(member_log_probs: np.ndarray) -> np.ndarray:
         ValueError: if there are fewer than two members.
     """
     log_prob = np.asarray(member_log_probs, np.float64)
-    if len(log_prob) < 2:
-        raise ValueError(f"WAIC needs an ensemble, got {len(log_prob)} member: train two or more")
+    members = len(log_prob) if log_prob.ndim == 2 else 1
+    if members < 2:
+        raise ValueError(f"WAIC needs an ensemble, got {members} member: train two or more")
     return (log_prob.var(0) - log_prob.mean(0)).astype(np.float32)
 
 

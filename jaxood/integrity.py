@@ -1,7 +1,7 @@
-"""Damage, other inputs and second writers are noticed: digests, locks and their errors.
+"""Digests and locks, by which damage, changed inputs and second writers are noticed.
 
-Everything that resumes or is read back keeps a digest of what it was made from beside it. What does
-not fit is refused with the reason, and nothing that is there is changed.
+Whatever is resumed or read back keeps a digest of the inputs it was made from. If they do not fit,
+it is refused with the reason, and nothing that is there is changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ except ImportError:  # Windows has no flock; there a second writer is not notice
 
 
 class IntegrityError(ValueError):
-    """Something on the disk cannot be used as it is; the message says what to do."""
+    """A file or folder cannot be used as it is; the message says what to do."""
 
 
 class Damaged(IntegrityError):
@@ -32,7 +32,7 @@ class Damaged(IntegrityError):
 
 
 class Changed(IntegrityError):
-    """Something that was begun is resumed with other images, another model or other settings."""
+    """Some work is resumed with other images, another model or other settings."""
 
 
 class Locked(IntegrityError):
@@ -40,14 +40,14 @@ class Locked(IntegrityError):
 
 
 def digest(tree: Any) -> str:
-    """A digest of all arrays in a pytree, with their names, dtypes and shapes.
+    """Compute a digest of all arrays in a pytree, with their names, dtypes and shapes.
 
     Args:
-        tree: a pytree of arrays or numbers. Typed random keys are not arrays.
+        tree: pytree of arrays or numbers; typed random keys are not allowed.
 
     Returns:
-        32 hexadecimal digits (BLAKE2b, 128 bits). Equal trees have equal digests on every machine
-        of the same byte order; one changed bit gives another digest.
+        32 hexadecimal digits (BLAKE2b, 128 bits). Equal trees have equal digests on all machines
+        of one byte order. A single changed bit gives another digest.
     """
     state = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -59,16 +59,16 @@ def digest(tree: Any) -> str:
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, remedy: str) -> None:
-    """Compare what a thing was begun with to what it is resumed with.
+    """Compare the digests and settings that some work began with to those it is resumed with.
 
     Args:
         before: digests and settings by name, as they were kept.
         now: the present ones.
-        what: the thing, as the subject of a sentence.
-        remedy: what to do, as a clause.
+        what: the work, as the subject of the message.
+        remedy: what to do, as a clause of the message.
 
     Raises:
-        Changed: if a value differs or is missing; the message names the values that do.
+        Changed: if values differ or are missing; the message names them.
     """
     names = [n for n in sorted({*before, *now}) if before.get(n) != now.get(n)]
     if names:
@@ -78,13 +78,15 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, rem
 
 @contextmanager
 def lock(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Be the only process that writes to a file or folder; the lock ends with the process.
+    """Hold a lock on a file or folder, so that only one process writes to it.
+
+    The lock ends with the process, however it ends.
 
     Args:
         path: an existing file or folder. Nothing is added to it.
 
     Raises:
-        Locked: if another holder of the lock is at work, in this process or another.
+        Locked: if the lock is held, by another process or elsewhere in this one.
     """
     if fcntl is None:
         yield
@@ -100,14 +102,14 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
                     "or choose another place"
                 ) from error
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
-                raise  # those three: a file system without locks
+                raise  # these three errors mean a file system without locks
         yield
     finally:
         os.close(descriptor)
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file as a whole or not at all, and makes its folder where that is absent."""
+    """Write a file as a whole or not at all; its folder is made if absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,7 +1,8 @@
-"""Progress of long work on stderr: a bar on a terminal or in a notebook, else a line at times."""
+"""Progress of long work on stderr: a bar on a terminal or in a notebook, otherwise lines."""
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -9,20 +10,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxood import parallel
 
 SECONDS_A_LINE = 15.0
+"""Seconds between lines, where there is no terminal to draw a bar on."""
 
 
 @contextlib.contextmanager
-def bar(description, total, *, done=0, show=True):
-    """Show how far some work is.
+def bar(
+    description: str, total: int, *, done: int = 0, show: bool = True
+) -> Iterator[Callable[..., None]]:
+    """Show the progress of some work.
 
     Args:
-        description: what is being done.
-        total: how many units it has.
-        done: how many were done before.
-        show: False shows nothing, and of several processes only the first shows anything.
+        description: of the work.
+        total: number of its units.
+        done: number of units that were done before.
+        show: False shows nothing. Of several processes, only process 0 shows anything.
 
     Yields:
-        ``advance(count, note="")``: ``count`` more units are done; ``note`` is shown beside them.
+        A function ``advance(count, note="")`` that adds ``count`` units and shows ``note``.
     """
     console = Console(stderr=True)
     show = show and parallel.is_writer()
@@ -36,12 +40,16 @@ def bar(description, total, *, done=0, show=True):
         )
         with Progress(*columns, console=console, disable=not show) as progress:
             task = progress.add_task(description, total=total, completed=done, note="")
-            yield lambda count, note="": progress.update(task, advance=count, note=note)
+
+            def update(count: int, note: str = "") -> None:
+                progress.update(task, advance=count, note=note)
+
+            yield update
         return
 
     next_line = time.monotonic() + SECONDS_A_LINE
 
-    def advance(count, note=""):
+    def advance(count: int, note: str = "") -> None:
         nonlocal done, next_line
         done += count
         if show and (done == total or time.monotonic() >= next_line):

@@ -1,16 +1,16 @@
-"""Data parallelism: one mesh axis, over the devices of one process or of many.
+"""Data parallelism: one mesh axis over the devices of one or several processes.
 
 Computation follows data. Variables that `replicate` has put on a mesh are trained and scored on
-all of its devices: `train.fit`, `train.population_statistics` and the scores look at where their
-variables lie. Plain variables mean one device. The same seed gives the same numbers up to rounding,
-however many devices there are.
+all of its devices: `train.fit`, `train.population_statistics` and the scores look up where their
+variables lie. Plain variables mean one device. The same seed gives the same numbers, up to
+rounding, on any number of devices.
 
-Every process runs the same program on its own devices, and process 0 alone writes. What depends on
-a clock or on files is decided there (`on_writer`): processes that disagree on what to compute wait
-for each other for ever.
+Every process runs the same program on its own devices, and process 0 alone writes. Process 0 also
+decides whatever depends on a clock or on files (`on_writer`): processes that disagree on what to
+compute would wait for each other for ever.
 
-What processes tell each other runs no code (`jaxood.parallel.messages`), but no process proves who
-it is: several hosts belong on a network that is trusted.
+Messages between processes never run code (`jaxood.parallel.messages`), but processes do not
+authenticate each other: use several hosts only on a network that you trust.
 """
 
 from jaxood.parallel import messages

@@ -1,12 +1,12 @@
-"""XLA's fusions that compute some products wrongly on the CPU are switched off.
+"""Some of XLA's fusions on the CPU compute wrong products; this module switches them off.
 
 From jaxlib 0.10.1 on, XLA hands convolutions, products and sums on the CPU to YNNPACK, fused with
-their neighbours. Fused sums go wrong: without a word for a product of many rows (jax issue 39103,
-in 0.10.2) and for one with a constant matrix (from 0.10.2 to 0.12.0.1 at least), and some over
-seven dimensions end the process (jax issues 39257 and 40412, in 0.10.2). All fusions are off:
-``python -m experiments.speed --against fusion`` prints what this costs a training step and, with
-``--evaluation``, what it gains. XLA reads its flags when its first backend starts, so this module
-is imported before anything that computes.
+their neighbours. Fused sums have two faults. Some give wrong values without any error: a product of
+many rows (jax issue 39103, in 0.10.2), and a product with a constant matrix (from 0.10.2 to
+0.12.0.1 at least). Some sums over seven dimensions abort the process (jax issues 39257 and 40412,
+in 0.10.2). So all fusions are off. ``python -m experiments.speed --against fusion`` measures what
+that costs in a training step and, with ``--evaluation``, what it saves in evaluation. XLA reads its
+flags when its first backend starts, so this module is imported before anything computes.
 """
 
 import mmap
@@ -20,21 +20,22 @@ from jax._src import xla_bridge
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
-# The options of `jax.stages.Lowered.compile` with which one program has the fusions none the less,
-# those that jaxlib makes by default; for tests and benchmarks.
+# Options of `jax.stages.Lowered.compile` with which a single program has the fusions that jaxlib
+# makes by default; tests and benchmarks use them.
 _KINDS = ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "REDUCE")
 FUSED: dict[str, str | bool] = {
     FLAG.removeprefix("--"): ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in _KINDS)
 }
 
 
-def switch_off():
-    """Add a flag that switches the fusions off to ``XLA_FLAGS``, which child processes inherit.
+def switch_off() -> None:
+    """Add the flag that switches the fusions off to ``XLA_FLAGS``, which child processes inherit.
 
-    Nothing is changed where the user has set this flag, or where jaxlib makes no such fusions.
+    Nothing is changed if the user has set this flag, or if jaxlib makes no such fusions.
 
     Warns:
-        RuntimeWarning: if it is too late, since a backend runs, or if ``XLA_FLAGS`` names a file.
+        RuntimeWarning: if a backend already runs, or if ``XLA_FLAGS`` names a file without the
+            flag.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if FLAG in flags or not fuses():
@@ -56,10 +57,10 @@ def switch_off():
     )
 
 
-def fuses():
-    """Whether jaxlib makes the fusions unless told not to, and knows the flag.
+def fuses() -> bool:
+    """Tell whether jaxlib makes the fusions by default, and knows the flag.
 
-    XLA ends the process at a flag that it does not know, so its library is searched for the name.
+    XLA aborts the process at an unknown flag, so its library is searched for the flag's name.
     """
     if jax.__version_info__ < (0, 10, 1):
         return False

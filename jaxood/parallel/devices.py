@@ -1,5 +1,8 @@
 """The devices of all processes as one mesh axis, and arrays on them."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,21 +13,12 @@ from jax.sharding import PartitionSpec as P
 AXIS = "data"
 """Name of the mesh axis."""
 
-HEARTBEAT_SECONDS = 30
-"""A process that was not heard of for so long is dead, and the others end."""
 
-LONGEST_MESSAGE = 2**32
-"""Bytes; what claims to be longer is not waited for."""
-
-
-# --------------------------------------------------------------------------- devices and arrays
-
-
-def mesh(devices=None):
-    """A mesh over the devices of all processes.
+def mesh(devices: int | None = None) -> Mesh:
+    """Make a mesh over the devices of all processes.
 
     Args:
-        devices: number of devices of each process; by default all it has.
+        devices: number of devices of each process; by default all that it has.
 
     Returns:
         A `jax.sharding.Mesh` with the one axis `AXIS`.
@@ -41,21 +35,30 @@ def mesh(devices=None):
     return Mesh(np.array([d for own in found for d in own[:devices]]), (AXIS,))
 
 
-def mesh_of(tree):
-    """The mesh that a pytree was put on by `replicate`; else one of a single device."""
+def mesh_of(tree: Any) -> Mesh:
+    """Find the mesh that `replicate` put a pytree on; plain arrays have one of a single device."""
     shardings = [leaf.sharding for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     for sharding in shardings:
-        if isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == (AXIS,):
-            return sharding.mesh
+        mesh = getattr(sharding, "mesh", None)
+        if isinstance(mesh, Mesh) and mesh.axis_names == (AXIS,):
+            return mesh
     devices = shardings[0].device_set if shardings else jnp.zeros(()).devices()
     return Mesh(np.array([*devices][:1]), (AXIS,))
 
 
-def replicate(tree, mesh):
-    """Put a whole pytree of arrays on every device; the values of all processes must be equal."""
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Put a whole pytree of arrays on every device.
+
+    Args:
+        tree: arrays; all processes must give equal values.
+        mesh: of `mesh`.
+
+    Returns:
+        The pytree, whole on every device.
+    """
     sharding = NamedSharding(mesh, P())
 
-    def put(leaf):
+    def put(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and (leaf.sharding == sharding or jax.process_count() == 1):
             return jax.device_put(leaf, sharding)  # from where it lies
         return _put(np.shape(leaf), sharding, lambda index: np.asarray(leaf)[index])
@@ -63,25 +66,25 @@ def replicate(tree, mesh):
     return jax.tree.map(put, tree)
 
 
-def shard(tree, mesh):
+def shard(tree: Any, mesh: Mesh) -> Any:
     """Deal the rows of a pytree of arrays out to the devices, in order.
 
     A process reads only the rows of its own devices.
 
     Args:
-        tree: arrays with a leading axis of n rows, or what can be sliced like one.
+        tree: arrays with a leading axis of n rows, or objects that can be sliced like one.
         mesh: of `mesh`.
 
     Returns:
-        The pytree, with rows of zeros behind the others up to a multiple of the devices.
+        The pytree. Rows of zeros are appended up to a multiple of the number of devices.
     """
 
-    def put(rows):
+    def put(rows: Any) -> jax.Array:
         total = -(-len(rows) // mesh.size) * mesh.size
         if isinstance(rows, jax.Array) and len(rows) == total and jax.process_count() == 1:
             return jax.device_put(rows, NamedSharding(mesh, P(AXIS)))  # from where it lies
 
-        def own(index):
+        def own(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(total)
             part = np.asarray(rows[start:stop])
             missing = stop - start - len(part)
@@ -92,44 +95,48 @@ def shard(tree, mesh):
     return jax.tree.map(put, tree)
 
 
-def local(tree):
-    """A pytree of whole arrays on the host: what one process alone goes on with."""
+def local(tree: Any) -> Any:
+    """Copy a pytree of whole arrays to the host, so that one process alone can go on with it."""
     return jax.tree.map(np.asarray, tree)
 
 
-def _put(shape, sharding, read):
-    # Not jax.device_put: of several processes it wants proof that all hold the same.
-    def canonical(index):
+def _put(
+    shape: tuple[int, ...], sharding: NamedSharding, read: Callable[[Any], np.ndarray]
+) -> jax.Array:
+    # jax.device_put would check, between processes, that all hold the same values.
+    def canonical(index: Any) -> np.ndarray:
         part = read(index)
         return part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False)
 
     return jax.make_array_from_callback(shape, sharding, canonical)
 
 
-def split_rows(tree, mesh):
-    """Inside a compiled program: have the rows of arrays divided among the devices.
+def split_rows(tree: Any, mesh: Mesh) -> Any:
+    """Divide the rows of arrays among the devices, inside a compiled program.
 
-    XLA then divides what is computed of them; sums over rows stay global, such as BatchNorm's.
+    XLA then divides what is computed from them. Sums over rows, such as those of BatchNorm, stay
+    sums over the rows of all devices.
     """
     return lax.with_sharding_constraint(tree, NamedSharding(mesh, P(AXIS)))
 
 
-def whole(tree, mesh):
-    """Inside a compiled program: have arrays whole on every device."""
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Make arrays whole on every device, inside a compiled program."""
     return lax.with_sharding_constraint(tree, NamedSharding(mesh, P()))
 
 
-def map_rows(function, mesh, rows):
-    """Compile a function that runs on every device with its own rows, and none of the others'.
+def map_rows(function: Callable[..., Any], mesh: Mesh, rows: Sequence[bool]) -> Callable[..., Any]:
+    """Compile a function that each device evaluates on its own rows alone.
 
     Args:
-        function: of pytrees of arrays, to one with a leading axis of rows.
+        function: maps pytrees of arrays to a pytree of arrays with a leading axis of rows.
         mesh: of `mesh`.
-        rows: for each argument, whether its rows are dealt out to the devices; the others are
-            whole on each. Give it what `shard` returned, or a multiple of the devices.
+        rows: for each argument, whether its rows are dealt out to the devices; other arguments are
+            whole on every device. The number of rows must be a multiple of the number of devices,
+            as after `shard`.
 
     Returns:
-        The function; its result is whole on every device.
+        The compiled function. Its result is whole on every device.
     """
     specs = tuple(P(AXIS) if dealt else P() for dealt in rows)
     mapped = jax.shard_map(

@@ -1,8 +1,8 @@
-"""Processes tell each other plain values, arrays and errors: as bytes and back.
+"""Messages between processes: plain values, arrays and errors, written as bytes and read back.
 
-A message is one line of JSON, which describes a value, and behind it the bytes of its arrays. It
-names neither classes nor functions, but for dtypes and errors of the tables here: whoever sent it,
-reading it runs nothing.
+A message is one line of JSON, which describes a value, followed by the bytes of its arrays. It
+names no functions, and no classes but the dtypes and errors of the tables below, so that reading a
+message never runs code that its sender chose.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 from jaxood import integrity
 
 DTYPES = {t.name: t for t in map(np.dtype, [*"?bhilBHILefd", jnp.bfloat16])}
-"""Arrays may consist of these, by name."""
+"""The dtypes that arrays of a message may have, by name."""
 
 ERRORS: dict[str, type[Exception]] = {
     e.__name__: e
@@ -26,23 +26,26 @@ ERRORS: dict[str, type[Exception]] = {
         *(integrity.IntegrityError, integrity.Damaged, integrity.Changed, integrity.Locked),
     )
 }
-"""Errors that arrive as what they are, by name; `carried` adds to them."""
+"""Errors that are raised with their own class where they arrive, by name; `carried` adds one."""
 
 Error = TypeVar("Error", bound=type[Exception])
 
 
 class Malformed(integrity.Damaged):
-    """Bytes that are no message."""
+    """Some bytes are not a message."""
 
 
 def carried(error: Error) -> Error:
-    """Have a class of errors arrive as what it is; its constructor must take the message alone."""
+    """Add a class of errors to `ERRORS`: a decorator.
+
+    Its constructor must take the error's message as its only argument.
+    """
     ERRORS[error.__name__] = error
     return error
 
 
 def encode(value: Any) -> bytes:
-    """A value as a message.
+    """Write a value as a message.
 
     Args:
         value: None, a bool, int, float, str, `pathlib.Path`, an array of one of `DTYPES`, or a
@@ -57,7 +60,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_error(error: Exception) -> bytes:
-    """An error as a message: the nearest of its classes in `ERRORS`, and what it says."""
+    """Write an error as a message: its nearest class in `ERRORS`, and its text."""
     name = next((c.__name__ for c in type(error).__mro__ if ERRORS.get(c.__name__) is c), None)
     said = str(error)
     if name != type(error).__name__:
@@ -66,10 +69,17 @@ def encode_error(error: Exception) -> bytes:
 
 
 def decode(message: bytes) -> Any:
-    """The value of a message; arrays are those of NumPy. An error is raised.
+    """Read the value of a message.
+
+    Args:
+        message: bytes of `encode` or `encode_error`.
+
+    Returns:
+        The value; its arrays are NumPy's.
 
     Raises:
-        Malformed: if the bytes are not what `encode` or `encode_error` writes.
+        Malformed: if the bytes are not a message.
+        Exception: the error that the message holds, if it holds one.
     """
     try:
         value, error = _read(message)
@@ -83,7 +93,7 @@ def decode(message: bytes) -> Any:
     return value
 
 
-def _read(message):
+def _read(message: bytes) -> tuple[Any, Exception | None]:
     header, _, rest = message.partition(b"\n")
     content, arrays = json.loads(header), _Bytes(rest)
     value, error = None, None
@@ -97,8 +107,8 @@ def _read(message):
     return value, error
 
 
-def _describe(value, arrays):
-    """Describe a value in JSON: each array goes into ``arrays``, its dtype and shape remain."""
+def _describe(value: Any, arrays: list[np.ndarray]) -> Any:
+    """Describe a value in JSON; its arrays are appended to ``arrays``."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) is list:
@@ -118,8 +128,8 @@ def _describe(value, arrays):
     raise TypeError(f"{kind} cannot be told to other processes: tell plain values and arrays")
 
 
-def _rebuild(described, arrays):
-    """The value that `_describe` described."""
+def _rebuild(described: Any, arrays: "_Bytes") -> Any:
+    """Make the value that `_describe` described."""
     if isinstance(described, list):
         return [_rebuild(d, arrays) for d in described]
     if not isinstance(described, dict):
@@ -138,12 +148,12 @@ def _rebuild(described, arrays):
 
 
 class _Bytes:
-    """Bytes from which arrays are taken, one after the other."""
+    """The bytes of a message's arrays, which are taken one after another."""
 
-    def __init__(self, content):
+    def __init__(self, content: bytes) -> None:
         self.content, self.left = content, len(content)
 
-    def take(self, dtype, shape):
+    def take(self, dtype: np.dtype, shape: list[int]) -> np.ndarray:
         if not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"{shape} is no shape")
         size = math.prod(shape) * dtype.itemsize

@@ -1,11 +1,13 @@
-"""Several processes that share one run: how they find each other, and what process 0 decides."""
+"""Several processes that share one run: they find each other, and process 0 decides and writes."""
 
 import contextlib
 import os
 import re
 import signal
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,28 +17,35 @@ from jaxood import integrity
 from jaxood.parallel import messages
 
 HEARTBEAT_SECONDS = 30
-"""A process that was not heard of for so long is dead, and the others end."""
+"""Seconds without a sign of life after which a process is taken for dead, and the others end."""
 
 LONGEST_MESSAGE = 2**32
-"""Bytes; what claims to be longer is not waited for."""
+"""Bytes of the longest message that is read."""
+
+T = TypeVar("T")
 
 
-def start(coordinator=None, processes=None, process_id=None):
+def start(
+    coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
+) -> None:
     """Join the other processes; call it before any other use of JAX.
 
+    Without arguments JAX finds the other processes by itself on TPU pods, in Slurm steps of several
+    tasks and in indexed jobs of Kubernetes, and process 0 listens on all of its addresses. Anywhere
+    else there is one process.
+
     Args:
-        coordinator: ``host:port`` of process 0, an IPv6 address in brackets. Process 0 listens
-            there and nowhere else: a name must mean the address by which the others reach it in
-            process 0, too. Where that is no address of its own, such as behind a router, the
-            environment variable JAX_COORDINATOR_BIND_ADDRESS says where to listen.
-        processes: their number; 1 joins none.
-        process_id: of this one, from 0. Without these three, JAX finds them on TPU pods, and in
-            Slurm steps of several tasks and indexed jobs of Kubernetes, and listens on all
-            addresses of process 0; elsewhere there is one process.
+        coordinator: ``host:port`` of process 0, an IPv6 address in brackets. Process 0 listens on
+            this address only, so a host name must resolve, on process 0 as elsewhere, to the
+            address by which the others reach it. If that is not an address of its own machine, for
+            example behind a router, set the environment variable JAX_COORDINATOR_BIND_ADDRESS to
+            the address to listen on.
+        processes: number of processes; 1 joins none.
+        process_id: number of this process, from 0.
 
     Raises:
-        ValueError: if only some are given, they contradict each other, or process 0 cannot listen
-            on the address.
+        ValueError: if only some of the three are given, if they contradict each other, or if
+            process 0 cannot listen on the address.
         RuntimeError: if a cluster was found and JAX cannot join it.
     """
     alone = processes == 1 and coordinator is None
@@ -68,12 +77,16 @@ def start(coordinator=None, processes=None, process_id=None):
         if found and not _in_cluster():
             return  # a TPU of no pod, such as Colab's
         raise
-    # JAX keeps SIGTERM for a preemption service that nobody asks here: let it end the process.
+    # JAX reserves SIGTERM for a preemption service that is not used here: let it end the process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _check_own(address):
-    """Listen for a moment: where it cannot, JAX 0.10 ends in a segmentation fault."""
+def _check_own(address: str) -> None:
+    """Check that this process can listen on an address; JAX 0.10 would crash where it cannot.
+
+    Raises:
+        ValueError: if it cannot.
+    """
     host, _, port = address.rpartition(":")
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
@@ -89,8 +102,8 @@ def _check_own(address):
         ) from error
 
 
-def _in_cluster():
-    """Whether this is one of several processes, as far as the environment says."""
+def _in_cluster() -> bool:
+    """Tell whether the environment says that this is one of several processes."""
     environ = os.environ
     hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
     return (
@@ -100,29 +113,31 @@ def _in_cluster():
     )
 
 
-def _on_tpu():
-    """Whether this is a TPU's own machine, whose metadata server may know of a pod.
+def _on_tpu() -> bool:
+    """Tell whether this is the host of a TPU, whose metadata server may know of a pod.
 
-    JAX sets the first variable when it is imported there, the second where nobody is to be asked.
+    JAX sets the first variable when it is imported there, and the second where the metadata server
+    must not be asked.
     """
     return os.environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in os.environ
 
 
-def is_writer():
-    """Whether this is process 0, the one that writes files and shows progress."""
+def is_writer() -> bool:
+    """Tell whether this is process 0, which writes files and shows progress."""
     return jax.process_index() == 0
 
 
-def on_writer(function, *args):
-    """What ``function(*args)`` returns or raises in process 0, in every process.
+def on_writer(function: Callable[..., T], *args: Any) -> T:
+    """Call a function in process 0 alone, and return or raise its result in every process.
 
     Args:
-        function: run in process 0 alone. Of several processes, it returns what `messages.encode`
-            takes, and an error arrives in the others as the nearest one in `messages.ERRORS`.
-        *args: of it.
+        function: the function. With several processes, its result must be one that
+            `messages.encode` takes, and an error arrives in the other processes as its nearest
+            class in `messages.ERRORS`.
+        *args: arguments of the function.
 
     Raises:
-        messages.Malformed: if what arrives is no message.
+        messages.Malformed: if the bytes that arrive are not a message.
     """
     if jax.process_count() == 1:
         return function(*args)
@@ -139,18 +154,18 @@ def on_writer(function, *args):
 
 
 @contextlib.contextmanager
-def lock(directory):
-    """Be the only run that writes to a folder: process 0 holds its `integrity.lock`.
+def lock(directory: Path | str) -> Iterator[None]:
+    """Hold the lock of a folder in process 0, so that no other run writes to it.
 
     Args:
         directory: made if absent.
 
     Raises:
-        integrity.Locked: if another run is at work there.
+        integrity.Locked: if another run holds the lock.
     """
     with contextlib.ExitStack() as held:
 
-        def take():
+        def take() -> None:
             Path(directory).mkdir(parents=True, exist_ok=True)
             held.enter_context(integrity.lock(directory))
 
@@ -158,19 +173,19 @@ def lock(directory):
         yield
 
 
-def agree(value):
-    """The value that process 0 has, in every process."""
+def agree(value: T) -> T:
+    """Return, in every process, the value that process 0 gives."""
     return on_writer(lambda: value)
 
 
-def _broadcast(message):
-    """The bytes that process 0 has, in every process."""
-    # Whole pages: a program is compiled for every size.
+def _broadcast(message: bytes) -> bytes:
+    """Return, in every process, the bytes that process 0 gives."""
+    # Messages are sent in whole pages, since a program is compiled for every size.
     sizes = np.array(divmod(len(message), 4096), np.int32)
     pages, rest = map(int, multihost_utils.broadcast_one_to_all(sizes))
     if not (0 <= pages < LONGEST_MESSAGE // 4096 and 0 <= rest < 4096):
         raise messages.Malformed(
-            f"process 0 announces a message of {pages} times 4096 bytes, which is not read: start "
+            f"process 0 announces a message of {pages} times 4096 bytes, which is too long: start "
             "all processes again, with one version of jaxood, on a network that you trust"
         )
     content = np.frombuffer(message.ljust(4096 * (pages + 1), b"\0"), np.uint8)
@@ -178,12 +193,12 @@ def _broadcast(message):
     return content.tobytes()[: 4096 * pages + rest]
 
 
-def wait_for_all():
-    """Return once every process has come here."""
+def wait_for_all() -> None:
+    """Wait until every process has called this function."""
     multihost_utils.sync_global_devices("jaxood")
 
 
-def lost_another(error):
-    """Whether an error says that another process is gone."""
+def lost_another(error: Exception) -> bool:
+    """Tell whether an error means that another process is gone."""
     signs = ("Gloo", "NCCL", "coordination service", "distributed service", "DEADLINE_EXCEEDED")
     return jax.process_count() > 1 and any(sign in str(error) for sign in signs)

@@ -1,10 +1,11 @@
-"""Checkpoints of any pytree of arrays: the only file that imports orbax.
+"""Checkpoints of any pytree of arrays. No other file imports orbax.
 
-A checkpoint is a folder named by its step: ``arrays``, as orbax writes them, and ``digests.json``,
-a digest of each of its files. They are compared before anything is read of the arrays.
+A checkpoint is a folder named by its step. It holds the folder ``arrays``, as orbax writes it, and
+``digests.json``, a digest of each file in ``arrays``. The digests are compared before any array is
+read.
 
-Of several processes the first writes and reads, and tells the others what it read: the folder need
-not be shared.
+Of several processes, process 0 writes and reads, and sends the others what it read: they need not
+share a file system.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,34 +27,34 @@ from jaxood.parallel import messages
 
 @messages.carried
 class Unreadable(integrity.Damaged):
-    """A checkpoint is damaged, or of another model."""
+    """A checkpoint is damaged, or was made by another model."""
 
 
-def save(directory, step, tree):
-    """Write ``tree`` as the newest checkpoint; the one before goes once this one is whole.
+def save(directory: Path | str, step: int, tree: Any) -> None:
+    """Write ``tree`` as the newest checkpoint, then delete the one before.
 
     A process that is killed while it writes leaves the previous checkpoint as the newest.
 
     Args:
         directory: made if absent. One process may write to it at a time.
-        step: int, larger than any step saved there.
+        step: larger than any step saved there.
         tree: pytree of arrays, whole on every device.
 
     Raises:
-        ValueError: if a step saved there is as large.
+        ValueError: if a step saved there is not smaller.
         OSError: if the folder cannot be written to.
     """
     parallel.on_writer(_save, directory, step, tree)
 
 
-def _save(directory, step, tree):
+def _save(directory: Path | str, step: int, tree: Any) -> None:
     directory = Path(directory).absolute()
     before, unfinished = _steps(directory), directory / "unfinished"
     if any(old >= step for old in before):
         raise ValueError(f"{directory} holds step {max(before)}: step {step} does not follow it")
-    if unfinished.exists():  # what a killed process left
+    if unfinished.exists():  # a killed process left it
         shutil.rmtree(unfinished)
-    # Orbax gives scalars a format of their own, and reads them back as Python numbers.
+    # Orbax would write scalars of JAX in a format of its own, and read back Python numbers.
     arrays = parallel.local(tree)
     with _orbax() as writer:
         writer.save(unfinished / "arrays", ocp.args.PyTreeSave(arrays))
@@ -63,19 +65,19 @@ def _save(directory, step, tree):
         shutil.rmtree(directory / str(old))
 
 
-def restore(directory, like):
+def restore(directory: Path | str, like: Any) -> Any:
     """Read the newest whole checkpoint.
 
     Args:
-        directory: that `save` wrote to.
+        directory: the folder that `save` wrote to.
         like: pytree of arrays or `jax.ShapeDtypeStruct` of the saved structure.
 
     Returns:
-        The pytree, on one device, or ``None`` where there is no checkpoint.
+        The pytree, on one device, or None if there is no checkpoint.
 
     Raises:
-        Unreadable: if the checkpoint holds other arrays than ``like``, or one of its files is not,
-            to the bit, what was written.
+        Unreadable: if the checkpoint holds other arrays than ``like``, or if any bit of its files
+            is not as it was written.
     """
     leaves = parallel.on_writer(_restore, directory, like)
     if leaves is None:
@@ -83,14 +85,14 @@ def restore(directory, like):
     return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, leaves))
 
 
-def _restore(directory, like):
+def _restore(directory: Path | str, like: Any) -> list[np.ndarray] | None:
     steps = _steps(directory)
     if not steps:
         return None
     folder = Path(directory).absolute() / str(max(steps))
     advice = "delete the folder to train anew, or use another"
     _check_digests(folder, advice)
-    # Orbax casts and reshapes in silence; without a type to cast to, it gives what was saved.
+    # Orbax casts and reshapes silently; without a type to cast to, it returns the saved arrays.
     as_saved = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
     try:
         with _orbax() as reader:
@@ -104,20 +106,20 @@ def _restore(directory, like):
     return jax.tree.leaves(tree)
 
 
-def _orbax():
-    # Synchronous: the arrays are small, and the training loop donates their buffers.
+def _orbax() -> ocp.Checkpointer:
+    # It writes synchronously: the arrays are small, and the training loop donates their buffers.
     alone = MultiprocessingOptions(primary_host=0, active_processes={0})
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _steps(directory):
-    """The steps of the whole checkpoints in a folder."""
+def _steps(directory: Path | str) -> list[int]:
+    """List the steps of the whole checkpoints in a folder."""
     return [int(p.name) for p in Path(directory).glob("*") if p.name.isdecimal()]
 
 
-def _digests(folder):
-    """A digest of each file below a folder, by its place there."""
+def _digests(folder: Path) -> dict[str, str]:
+    """Compute a digest of each file in a folder, by its relative path."""
     digests = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not file.name.startswith("."):
@@ -127,22 +129,22 @@ def _digests(folder):
     return digests
 
 
-def _check_digests(folder, advice):
+def _check_digests(folder: Path, advice: str) -> None:
     try:
         written = {} | json.loads((folder / "digests.json").read_text())
         found = _digests(folder / "arrays")
     except (OSError, ValueError, TypeError) as error:
         raise Unreadable(
-            f"the checkpoint {folder} is not whole, for its digests are not to be had "
-            f"({type(error).__name__}): {advice}"
+            f"the checkpoint {folder} is not whole: its digests cannot be read "
+            f"({type(error).__name__}); {advice}"
         ) from error
     if damaged := sorted(n for n in {*written, *found} if written.get(n) != found.get(n)):
         raise Unreadable(
-            f"the checkpoint {folder} is damaged: {', '.join(damaged)} is not what was written; "
+            f"the checkpoint {folder} is damaged: {', '.join(damaged)} is not as it was written; "
             f"{advice}"
         )
 
 
-def _check_same_kind(saved, wanted):
+def _check_same_kind(saved: Any, wanted: Any) -> None:
     if (saved.shape, saved.dtype) != (wanted.shape, wanted.dtype):
         raise TypeError(f"{saved.dtype}{saved.shape}, not {wanted.dtype}{wanted.shape}")

@@ -1,7 +1,7 @@
 """A whole training: initial values, updates, BatchNorm statistics, and the folder that keeps it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import optax
 from jaxood import parallel
 from jaxood.train import checkpoint
 from jaxood.train.loop import Unsuitable, fit, keep_beginning
+from jaxood.train.losses import Loss
 from jaxood.train.statistics import population_statistics
 
 
@@ -41,7 +42,7 @@ class Trained(NamedTuple):
 
 def fit_or_load(
     model: Any,
-    loss: Callable[..., Any],
+    loss: Loss,
     data: Any,
     *,
     steps: int,
@@ -60,7 +61,7 @@ def fit_or_load(
 
     Args:
         model: a `DensityModel`, `Glow` or `NRM`.
-        loss: as for `fit`, for example ``neg_log_prob_loss(model)``.
+        loss: a `Loss`, for example ``neg_log_prob_loss(model)``.
         data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are.
         steps: number of updates.
         batch_size: images an update.

@@ -1,9 +1,10 @@
-"""One training loop for every model: jit-compiled, resumable, with a progress bar."""
+"""The training loop of every model: compiled, resumable, with a progress bar."""
 
 import contextlib
 import functools
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,24 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from jaxood import integrity, parallel, progress
-from jaxood.density import bits_per_dim
+from jaxood.density import Variables, bits_per_dim
 from jaxood.integrity import write_file
 from jaxood.parallel import messages
 from jaxood.train import checkpoint
+from jaxood.train.losses import Loss
 
 
 class TrainState(NamedTuple):
-    """Everything that a run needs to go on: a pytree of arrays.
+    """The state of a training, a pytree of arrays that holds all that it needs to go on.
 
     Attributes:
-        step: int32, updates done.
-        params: of the model.
-        average: exponential moving average of ``params``; ``params`` itself without averaging.
+        step: int32, number of updates done.
+        params: parameters of the model.
+        average: exponential moving average of ``params``; equal to ``params`` without averaging.
         batch_stats: running BatchNorm statistics, ``{}`` for a model without BatchNorm.
-        opt_state: of the optimizer.
-        losses: float32 ``(steps,)``, one a step; zero where still to come.
+        opt_state: state of the optimizer.
+        losses: float32 ``(steps,)``, the loss of each update; zero for updates still to come.
     """
 
     step: jax.Array
@@ -40,8 +43,12 @@ class TrainState(NamedTuple):
     losses: jax.Array
 
     @property
-    def variables(self):
-        """What a trained model's functions take: averaged parameters, running statistics."""
+    def variables(self) -> dict[str, Any]:
+        """The averaged parameters, and the running statistics.
+
+        The running statistics belong to ``params``: `population_statistics` gives those of the
+        averaged parameters.
+        """
         return {"params": self.average, "batch_stats": self.batch_stats}
 
 
@@ -54,8 +61,10 @@ class Unsuitable(ValueError):
     """The images or the devices do not suit the training; the message says what to change."""
 
 
-def init_state(variables, optimizer, steps):
-    """The state before the first of ``steps`` updates."""
+def init_state(
+    variables: Variables, optimizer: optax.GradientTransformation, steps: int
+) -> TrainState:
+    """Make the state before the first of ``steps`` updates."""
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
     losses = jnp.zeros(steps, jnp.float32)
@@ -63,31 +72,40 @@ def init_state(variables, optimizer, steps):
     return TrainState(jnp.int32(0), params, average, batch_stats, optimizer.init(params), losses)
 
 
-def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0, n=None):
-    """Compile a whole run of updates into one program.
+def make_train_steps(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    seed: int,
+    average_decay: float = 0.0,
+    n: int | None = None,
+) -> Callable[[TrainState, Any, int], tuple[TrainState, jax.Array]]:
+    """Compile any number of updates into one program.
 
-    Batches are drawn without replacement, epoch by epoch. Batch and noise are functions of
-    ``seed`` and the step alone, so a run that is resumed is the run that was not stopped.
+    Batches are drawn without replacement, epoch by epoch. A batch and its noise are functions of
+    ``seed`` and the step alone, so a training that was interrupted ends, to the bit, as one that
+    was not.
 
     Args:
-        loss: ``(variables, batch, key) -> (loss, batch_stats)``.
+        loss: a `Loss`.
         optimizer: an optax optimizer.
         batch_size: images an update.
-        seed: int.
-        average_decay: weight of the old value in the average of the parameters; lower in the
-            first steps, ``(1 + step) / (10 + step)``, so that the start is soon forgotten.
-        n: batches are drawn from the first n rows of the data; by default from all.
+        seed: of the order of the images and all noise.
+        average_decay: weight of the old value in the average of the parameters. In the first steps
+            it is at most ``(1 + step) / (10 + step)``, so that the start is soon forgotten.
+        n: number of rows of the data, from the first on, that batches are drawn from; all by
+            default.
 
     Returns:
-        ``(state, data, stop) -> (state, ok)``, which updates until step ``stop``. It ends early,
-        with ``ok`` False and the state before the offending update, when the loss or a gradient
-        is not finite. ``data`` is a pytree of arrays with a common leading axis. The state given
-        is donated. Batches are divided among the devices that it lies on.
+        A function ``(state, data, stop) -> (state, ok)`` that updates until step ``stop``. It ends
+        early, with ``ok`` False and the state before that update, when the loss or a gradient is
+        not finite. ``data`` is a pytree of arrays with a common leading axis. The given state is
+        donated. The devices that it lies on share each batch.
     """
     keys = jax.random.split(jax.random.key(seed))
     shuffle = None
 
-    def train_steps(state, data, stop):
+    def train_steps(state: TrainState, data: Any, stop: int) -> tuple[TrainState, jax.Array]:
         nonlocal shuffle
         mesh = parallel.mesh_of(state)
         program = _train_program(loss, optimizer, batch_size, average_decay, mesh)
@@ -101,15 +119,21 @@ def make_train_steps(loss, optimizer, batch_size, seed, average_decay=0.0, n=Non
 
 
 class _Shuffle(NamedTuple):
-    """The order ``(n,)`` of the rows in an epoch. To shuffle 50,000 takes a tenth of a second."""
+    """The order ``(n,)`` of the rows in an epoch; to shuffle 50,000 takes a tenth of a second."""
 
     epoch: Any
     order: Any
 
 
 @functools.lru_cache(8)
-def _train_program(loss, optimizer, batch_size, average_decay, mesh):
-    """The compiled loop: the seed's keys are an argument, so that one program serves all seeds."""
+def _train_program(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    average_decay: float,
+    mesh: Mesh,
+) -> Callable[..., Any]:
+    """Compile the loop. The seed's keys are an argument, so that one program serves all seeds."""
     gradient = jax.value_and_grad(
         lambda params, batch_stats, batch, key: loss(
             {"params": params, "batch_stats": batch_stats}, batch, key
@@ -155,48 +179,51 @@ def _train_program(loss, optimizer, batch_size, average_decay, mesh):
 
 
 def fit(
-    loss,
-    variables,
-    data,
+    loss: Loss,
+    variables: Variables,
+    data: Any,
     *,
-    steps,
-    batch_size=64,
-    optimizer=None,
-    average_decay=0.0,
-    seed=0,
-    directory=None,
-    settings=None,
-    save_every=60.0,
-    show_progress=True,
-):
+    steps: int,
+    batch_size: int = 64,
+    optimizer: optax.GradientTransformation | None = None,
+    average_decay: float = 0.0,
+    seed: int = 0,
+    directory: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    save_every: float = 60.0,
+    show_progress: bool = True,
+) -> TrainState:
     """Train, from the newest checkpoint in ``directory`` if there is one.
 
+    `fit_or_load` also makes the initial values and the BatchNorm statistics.
+
     Args:
-        loss: ``(variables, batch, key) -> (loss, batch_stats)``; see `neg_log_prob_loss`.
+        loss: a `Loss`, for example ``neg_log_prob_loss(model)``.
         variables: initial values. Those that `parallel.replicate` put on several devices are
             trained on all of them.
-        data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are. They
-            are put on the devices once, each its share.
-        steps: updates in all.
+        data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are. Each
+            device receives its share of the rows, once.
+        steps: number of updates in all.
         batch_size: images an update.
-        optimizer: optax; by default Adam at 1e-3, as in the BatchNorm paper.
-        average_decay: of the moving average of the parameters, as in `make_train_steps`.
-        seed: fixes the order of the images and all noise.
-        directory: for checkpoints; without one none are written. It belongs to one training:
-            another seed, other data or another number of steps need another one.
-        settings: dictionary of JSON values that must be the same when the training is resumed,
-            too. ``loss`` and ``optimizer`` are functions, which cannot be compared: give here what
-            they were made from.
+        optimizer: of optax; by default Adam at 1e-3, as in the BatchNorm paper.
+        average_decay: decay of the moving average of the parameters, as in `make_train_steps`.
+        seed: of the order of the images and all noise.
+        directory: folder for checkpoints; None writes none. It belongs to one training: another
+            seed, other data or another number of steps need another folder.
+        settings: JSON values by name that must be the same when the training is resumed. ``loss``
+            and ``optimizer`` are functions, which cannot be compared: give here what they were
+            made from.
         save_every: seconds between checkpoints; one is also written at the end.
-        show_progress: draw a progress bar on stderr: the loss, taken for minus a log-likelihood
-            and in bits per dimension where ``data`` are images alone, and images a second.
+        show_progress: draw a progress bar on stderr. It shows images a second and the loss, which
+            is taken for minus a log-likelihood, and shown in bits per dimension, where ``data`` is
+            an array of images alone.
 
     Returns:
         The final `TrainState`.
 
     Raises:
-        Unsuitable: if there are fewer images than ``batch_size``, or the devices cannot share that
-            number evenly.
+        Unsuitable: if there are fewer images than ``batch_size``, or the devices cannot share a
+            batch evenly.
         integrity.Changed: if ``directory`` holds a training that began with other arguments.
         integrity.Locked: if another run trains there.
         checkpoint.Unreadable: if the checkpoint there is damaged, or of another model.
@@ -219,12 +246,12 @@ def fit(
         saved = None
         if directory is not None:
             held.enter_context(parallel.lock(directory))
-            given = (settings or {}) | {"seed": seed, "steps": steps}
+            given = dict(settings or {}) | {"seed": seed, "steps": steps}
             given |= {"batch_size": batch_size, "average_decay": average_decay}
             parallel.on_writer(keep_beginning, directory, variables, data, given)
             if (newest := checkpoint.restore(directory, state)) is not None:
                 state, saved = newest, int(newest.step)
-        # A copy: the training loop donates its state, and the caller's variables are the caller's.
+        # A copy: the loop donates its state, and the variables belong to the caller.
         state = jax.tree.map(jnp.copy, parallel.replicate(state, mesh))
         on_device = parallel.shard(data, mesh)
         done = int(state.step)
@@ -248,33 +275,36 @@ def fit(
                     + (f"the state before it is in {directory}. " if directory else "")
                     + "Lower the learning rate, or start from another seed."
                 )
-            recent = np.asarray(state.losses)[before:done].mean()  # on the host: no program a slice
+            # On the host: on the device each length of the slice would compile a program.
+            recent = np.asarray(state.losses)[before:done].mean()
             shown = f"loss {recent:.3f}"
             if images is data:
                 shown = f"{bits_per_dim(-recent, images.shape[1:]):.3f} bits/dim"
             rate = (done - before) * batch_size / (now - started)
             advance(done - before, f"{shown}  {rate:,.0f} images/s")
-            # The first call compiles. After it, aim at a refresh every second or so.
+            # The first call compiles. After it, the bar is refreshed every second or so.
             if before > 0:
                 chunk = max(1, min(2 * chunk, int(chunk / (now - started))))
     return state
 
 
-def keep_beginning(directory, variables, data, settings):
-    """Keep what a training begins with in ``run.json``, or compare it with what is kept there.
+def keep_beginning(
+    directory: Path | str, variables: Variables, data: Any, settings: Mapping[str, Any]
+) -> None:
+    """Write what a training begins with into ``run.json``, or compare it with what is there.
 
-    Process 0 alone calls it.
+    Of several processes, process 0 alone calls it.
 
     Args:
-        directory: of the training, made if absent.
-        variables: initial values. Other machines round them otherwise, so what is kept of them are
-            four random projections, which may move a little.
+        directory: folder of the training, made if absent.
+        variables: initial values. Machines round them differently, so four random projections of
+            them are kept, and may differ a little.
         data: pytree of arrays, of which a digest is kept.
-        settings: dictionary of JSON values.
+        settings: JSON values by name.
 
     Raises:
-        integrity.Changed: if any of it differs.
-        integrity.Damaged: if ``run.json`` is missing from a training or cannot be read.
+        integrity.Changed: if any of it differs from what is there.
+        integrity.Damaged: if a training has no ``run.json``, or one that cannot be read.
     """
     file = Path(directory) / "run.json"
     advice = "give the same to go on, or another folder to train anew"
@@ -283,8 +313,8 @@ def keep_beginning(directory, variables, data, settings):
     if not file.exists():
         if Path(directory).exists() and any(Path(directory).iterdir()):
             raise integrity.Damaged(
-                f"{directory} holds a training without its run.json, so that nobody knows what it "
-                "was trained on: choose another folder, or delete this one"
+                f"{directory} holds a training without its run.json, which says what it was "
+                "trained on: choose another folder, or delete this one"
             )
         write_file(file, json.dumps(now, indent=1).encode())
         return
@@ -295,14 +325,14 @@ def keep_beginning(directory, variables, data, settings):
             now["initial values"] = projections
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise integrity.Damaged(
-            f"{file} is not what was written ({type(error).__name__}), so that nobody knows what "
-            "was trained there: choose another folder, or delete this one"
+            f"{file} is not what was written ({type(error).__name__}), and so what was trained "
+            "there is unknown: choose another folder, or delete this one"
         ) from error
     integrity.check_same(before, now, f"the training in {directory}", advice)
 
 
-def _projections(variables):
-    """Onto four random directions; all arrays weigh the same."""
+def _projections(variables: Variables) -> list[float]:
+    """Project all arrays, each scaled to norm 1, onto four random directions."""
     rng, arrays = np.random.default_rng(0), jax.tree.leaves(variables)
     total = np.zeros(4)
     for array in arrays:

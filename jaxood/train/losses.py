@@ -1,18 +1,29 @@
-"""What density models are trained on: maximum likelihood, of one model or of an ensemble."""
+"""The losses of density models: maximum likelihood, for one model or for an ensemble."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
 
+from jaxood.density import DensityModel, Variables
 
-def neg_log_prob_loss(model):
-    """Maximum likelihood for a `DensityModel`: minus the batch mean of ``log_prob``, in nats.
+Loss = Callable[[Variables, Any, jax.Array], tuple[jax.Array, Any]]
+"""``(variables, batch, key) -> (loss, batch_stats)``, the form that `fit` takes: a float32 scalar,
+and the running statistics after the batch, ``{}`` for a model without BatchNorm."""
+
+
+def neg_log_prob_loss(model: DensityModel) -> Loss:
+    """Make the loss of maximum likelihood: minus the batch mean of ``log_prob``.
+
+    Args:
+        model: a `DensityModel`, evaluated in training mode, with dropout.
 
     Returns:
-        ``(variables, batch, key) -> (loss, batch_stats)``, the form that `fit` takes, in training
-        mode; ``batch`` is uint8 images.
+        A `Loss` in nats an image; ``batch`` is uint8 images ``(b, h, w, c)``.
     """
 
-    def loss(variables, batch, key):
+    def loss(variables: Variables, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         noise_key, dropout_key = jax.random.split(key)
         log_prob, batch_stats = model.log_prob(
             variables,
@@ -27,23 +38,23 @@ def neg_log_prob_loss(model):
     return loss
 
 
-def ensemble_loss(model):
-    """Maximum likelihood for each member of an ensemble on its own images and noise.
+def ensemble_loss(model: DensityModel) -> Loss:
+    """Make the loss of an ensemble: each member is trained by maximum likelihood as if alone.
 
     Args:
         model: the `DensityModel` of one member.
 
     Returns:
-        ``(variables, batch, key) -> (loss, batch_stats)``, the form that `train.fit` takes;
-        ``variables`` as of `ensemble`, ``batch`` uint8 ``(M b, h, w, c)``, dealt out in turn, b
-        images to each member. The loss is the members' mean in nats, its gradient that of their
-        sum: each member trains as it would alone.
+        A `Loss` of the variables of `jaxood.ensemble`; ``batch`` is uint8 images
+        ``(M b, h, w, c)``, which are dealt in turn to the M members, b to each. Every member has
+        its own noise. The loss is the members' mean in nats an image; its gradient is that of
+        their sum.
     """
     member_loss = neg_log_prob_loss(model)
 
-    def loss(variables, batch, key):
+    def loss(variables: Variables, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         members = len(jax.tree.leaves(variables)[0])
-        # In turn, so that where devices share a batch, they share that of every member.
+        # In turn: devices that share the batch then share the images of every member.
         batches = batch.reshape(-1, members, *batch.shape[1:]).swapaxes(0, 1)
         losses, batch_stats = jax.vmap(member_loss)(
             variables, batches, jax.random.split(key, members)

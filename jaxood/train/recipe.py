@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from jaxood.models.nrm.losses import LossWeights
 from jaxood.train import optimizers
 from jaxood.train.fitting import Trained, fit_or_load
 from jaxood.train.loop import Unsuitable
-from jaxood.train.losses import ensemble_loss, neg_log_prob_loss
+from jaxood.train.losses import Loss, ensemble_loss, neg_log_prob_loss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class Recipe:
 
 class _Program(NamedTuple):
     model: Any
-    loss: Callable[..., Any]
+    loss: Loss
     optimizer: optax.GradientTransformation
 
 
@@ -153,7 +153,7 @@ def _program(recipe: Recipe, image_shape: tuple[int, ...], classes: int | None) 
         recipe.steps, recipe.learning_rate, schedule=recipe.schedule, warmup=recipe.warmup
     )
     if recipe.loss_weights is not None:
-        loss = nrm_losses.nrm_loss(
+        loss = nrm_losses.loss(
             model,
             recipe.loss_weights,
             temperature=recipe.temperature,

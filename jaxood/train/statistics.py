@@ -1,31 +1,43 @@
 """BatchNorm statistics over a whole training set."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxood import parallel, progress
+from jaxood.density import Variables
 from jaxood.nn.batch_stats import batch_moments
 
 
-def population_statistics(model, variables, images, *, batch_size=64, seed=0, show_progress=True):
-    """BatchNorm statistics over the whole training set (BatchNorm paper, Section 4).
+def population_statistics(
+    model: Any,
+    variables: Variables,
+    images: np.ndarray,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Compute BatchNorm statistics over the whole training set (BatchNorm paper, Section 4).
 
-    Running averages after a short training are noisy. These are the moments of all batches of
-    one pass in training mode, merged: the mean of the batch means and, by the law of total
-    variance, the mean of the batch variances plus the variance of the batch means. The last
-    batch is filled up with the first images of the (random) order.
+    Running averages after a short training are noisy. One pass in training mode gives the moments
+    of every batch, and these are merged: the mean is the mean of the batch means, the variance, by
+    the law of total variance, the mean of the batch variances plus the variance of the batch means.
+    The last batch is filled up with the first images of the (random) order.
 
     Args:
-        model: a `DensityModel`.
-        variables: of the model; their devices share the work.
-        images: uint8 ``(n, h, w, c)``, ``n >= batch_size``.
-        batch_size: of the batches whose moments are merged; use that of the training.
+        model: a `DensityModel`, `Glow` or `NRM`.
+        variables: of the model; the devices that they lie on share the work.
+        images: uint8 ``(n, h, w, c)``.
+        batch_size: number of images in each batch; give that of the training.
         seed: of the order and the dequantization noise.
         show_progress: draw a progress bar on stderr.
 
     Returns:
-        ``batch_stats`` to put into ``variables``.
+        ``batch_stats`` that replace those of ``variables``.
     """
     order_key, noise_key = jax.random.split(jax.random.key(seed))
     mesh = parallel.mesh_of(variables)
@@ -33,7 +45,7 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
     order = jax.random.permutation(order_key, len(images))
     order = jnp.resize(order, (batches, batch_size))
 
-    def is_moments(tree):
+    def is_moments(tree: Any) -> bool:
         return tree.keys() == {"mean", "var"}
 
     @jax.jit
@@ -60,7 +72,7 @@ def population_statistics(model, variables, images, *, batch_size=64, seed=0, sh
 
         return parallel.whole(lax.fori_loop(start, stop, merge_batch, merged), mesh)
 
-    # The first batch has weight one, but a large or infinite start would leave rounding errors.
+    # The first batch has weight one; a large or infinite start would leave rounding errors.
     merged = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     images = parallel.shard(images, mesh)
     with progress.bar("population statistics", batches, show=show_progress) as advance:

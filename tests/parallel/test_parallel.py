@@ -13,10 +13,7 @@ import pytest
 
 from experiments import lab, quickstart
 from experiments.lab import Scores
-from jaxood import parallel, scores, train
-from jaxood.models.nrm.losses import LossWeights, nrm_loss
-from jaxood.models.nrm.model import nrm
-from jaxood.models.nrm.network import Layer
+from jaxood import nrm, parallel, scores, train
 from jaxood.parallel import processes
 from jaxood.scores import rendering
 from tests.helpers import ROOT, command, initial
@@ -67,8 +64,8 @@ def test_training_step_of_a_flow_is_the_same_on_eight_devices(flow):
 
 @pytest.fixture(scope="module")
 def small_nrm(flow):
-    layers = [Layer(4), Layer(6, stride=2)]
-    model = nrm((8, 8, 1), layers, classes=4, batch_norm=True)
+    layers = [nrm.Layer(4), nrm.Layer(6, stride=2)]
+    model = nrm.nrm((8, 8, 1), layers, classes=4, batch_norm=True)
     return model, initial(model.init, flow.images)
 
 
@@ -76,7 +73,7 @@ def test_training_step_of_a_classifier_is_the_same_on_eight_devices(flow, small_
     model, variables = small_nrm
     images = flow.images[:50]
     labels = np.arange(50, dtype=np.int32) % 4
-    assert_same_update(nrm_loss(model, LossWeights()), variables, (images, labels))
+    assert_same_update(nrm.loss(model, nrm.LossWeights()), variables, (images, labels))
 
 
 def test_population_statistics_are_the_same_on_eight_devices(flow):

@@ -17,7 +17,7 @@ from jaxood import progress, train
 from jaxood.density import DensityModel, bits_per_dim, dequantize
 from jaxood.nn import layers
 from jaxood.train import checkpoint
-from tests.helpers import initial
+from tests.helpers import ROOT, command, initial
 
 
 class Net(nn.Module):
@@ -38,7 +38,9 @@ def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=F
 
 
 TINY = DensityModel(
-    lambda key, x: Net().init(key, jnp.zeros((1, *x.shape[1:])), train=False), log_prob, lambda: 0
+    lambda key, x: Net().init(key, jnp.zeros((1, *x.shape[1:])), train=False),
+    log_prob,
+    lambda *_, **__: jnp.zeros(0),
 )
 # The same objects for all tests: what they are trained by compiles once.
 LOSS, ADAM = train.neg_log_prob_loss(TINY), optax.adam(1e-3)
@@ -127,7 +129,7 @@ def test_a_resumed_run_is_the_unbroken_run(unbroken, tmp_path, monkeypatch):
 
 def test_a_killed_run_resumes_as_the_unbroken_run(unbroken, tmp_path):
     """`kill -9` at a random moment: in a step, in the middle of a checkpoint, or in between."""
-    child = subprocess.Popen([sys.executable, __file__, str(tmp_path)])
+    child = subprocess.Popen(command("tests.train.test_train", tmp_path), cwd=ROOT)
     try:
         deadline = time.monotonic() + 60
         while not any(p.name.isdigit() for p in tmp_path.iterdir()):
@@ -312,7 +314,7 @@ def one_batch_norm(centre, width):
         z, updates = norm.apply(stats, y, mutable=["batch_stats"])
         return -(z**2).sum((1, 2, 3)), {"norm": updates["batch_stats"]}
 
-    return DensityModel(lambda key, x: {}, log_prob, lambda: 0)
+    return DensityModel(lambda key, x: {}, log_prob, lambda *_, **__: jnp.zeros(0))
 
 
 @pytest.mark.parametrize(("centre", "width", "start"), [(0, 1, 1.0), (100, 0.01, 0.0), (0, 1, 1e8)])

@@ -7,9 +7,10 @@ report. Data sets are read from --data-dir where they lie prepared, or downloade
 install 'jaxood[tfds]').
 """
 
-from experiments.batch_norm import study as batch_norm_test
-from experiments.batch_norm.settings import Amount, Config, Study, presets, study
-from experiments.lab import common
+from experiments import lab
+from experiments.batch_norm import study
+from experiments.batch_norm.settings import Amount, Config, Study, presets
+from jaxood.report.record import Record
 
 OOD = (
     "cifar10/rotated",
@@ -20,38 +21,27 @@ OOD = (
     "celeb_a",
     "cifar100",
 )
-
 PRESETS = presets(
-    Amount({"realnvp": 500, "vae": 300, "pixelcnn": 250}, statistics_images=9600),
-    Amount({"realnvp": 60, "vae": 60, "pixelcnn": 50}, statistics_images=1600),
-    paper_steps=78_100,
+    experiment="bn_cifar",
+    title="The BatchNorm test on CIFAR-10",
+    in_dist="cifar10",
+    ood=OOD,
     realnvp={"width": 64, "depth": 8},
+    epochs_100=78_100,
+    small=Amount({"realnvp": 500, "vae": 300, "pixelcnn": 250}, statistics_images=9600),
+    members=Amount({"realnvp": 60, "vae": 60, "pixelcnn": 50}, statistics_images=1600),
 )
 
-NOTES = """
-The paper does not say how it resamples rotated images: here, to the nearest pixel. Its ImageNet is
-the public 32×32 set; Tiny-ImageNet, averaged down from 64×64, is smoother and stands beside it, not
-in for it. CelebA and CIFAR-100 are ours.
-"""
+
+def study_of(flags: Config) -> Study:
+    """Return the study that a command line asks for."""
+    return flags.study(PRESETS)
 
 
-def study_of(config: Config) -> Study:
-    """What a command line asks for."""
-    return study(
-        config,
-        "bn_cifar",
-        title="The BatchNorm test on CIFAR-10",
-        presets=PRESETS,
-        in_dist="cifar10",
-        ood=OOD,
-        notes=NOTES,
-    )
-
-
-def main(config: Config):
+def main(flags: Config) -> Record:
     """Run the experiment."""
-    return batch_norm_test.run(study_of(config), config, config.folder("bn_cifar"))
+    return study.run(study_of(flags), flags, flags.folder("bn_cifar"))
 
 
 if __name__ == "__main__":
-    common.run(main, Config, __doc__)
+    lab.main(main, Config, __doc__)

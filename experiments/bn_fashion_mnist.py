@@ -5,11 +5,12 @@ MNIST, Omniglot and KMNIST. Data sets are read from --data-dir where they lie pr
 downloaded by TFDS (pip install 'jaxood[tfds]').
 """
 
-from experiments.batch_norm import study as batch_norm_test
-from experiments.batch_norm.settings import Amount, Config, Study, presets, study
-from experiments.lab import common
+from experiments import lab
+from experiments.batch_norm import study
+from experiments.batch_norm.settings import Amount, Config, Study, presets
+from jaxood.report.record import Record
 
-# The last is ours: how much of "Rotation" is the rotation, and how much the ragged resampling?
+# The paper has no smoothly resampled rotation: it tells the rotation from the ragged resampling.
 OOD = (
     "fashion_mnist/rotated",
     "mnist",
@@ -17,38 +18,27 @@ OOD = (
     "kmnist",
     "fashion_mnist/rotated_bilinear",
 )
-
 PRESETS = presets(
-    Amount({"realnvp": 300, "vae": 300, "pixelcnn": 300}, statistics_images=12_800),
-    Amount({"realnvp": 80, "vae": 80, "pixelcnn": 50}, statistics_images=3200),
-    paper_steps=93_700,
+    experiment="bn_fashion_mnist",
+    title="The BatchNorm test on Fashion-MNIST",
+    in_dist="fashion_mnist",
+    ood=OOD,
     realnvp={"width": 32, "depth": 4},
+    epochs_100=93_700,
+    small=Amount({"realnvp": 300, "vae": 300, "pixelcnn": 300}, statistics_images=12_800),
+    members=Amount({"realnvp": 80, "vae": 80, "pixelcnn": 50}, statistics_images=3200),
 )
 
-NOTES = """
-The paper does not say how it resamples rotated images, so both readings are here. The nearest
-pixel, the default of the framework that it was written with, leaves ragged edges and gives numbers
-like the paper's; "rotated bilinear" is resampled smoothly.
-"""
+
+def study_of(flags: Config) -> Study:
+    """Return the study that a command line asks for."""
+    return flags.study(PRESETS)
 
 
-def study_of(config: Config) -> Study:
-    """What a command line asks for."""
-    return study(
-        config,
-        "bn_fashion_mnist",
-        title="The BatchNorm test on Fashion-MNIST",
-        presets=PRESETS,
-        in_dist="fashion_mnist",
-        ood=OOD,
-        notes=NOTES,
-    )
-
-
-def main(config: Config):
+def main(flags: Config) -> Record:
     """Run the experiment."""
-    return batch_norm_test.run(study_of(config), config, config.folder("bn_fashion_mnist"))
+    return study.run(study_of(flags), flags, flags.folder("bn_fashion_mnist"))
 
 
 if __name__ == "__main__":
-    common.run(main, Config, __doc__)
+    lab.main(main, Config, __doc__)

@@ -17,12 +17,15 @@ class Markdown(str):
 
 def escape(text: str) -> Markdown:
     """Write plain text in Markdown: on one line, and without a character that means markup."""
-    return Markdown(_MARKUP.sub(r"\\\1", " ".join(text.split())))
+    text = _MARKUP.sub(r"\\\1", _SPACE.sub(" ", text))
+    return Markdown(_START.sub(r"\1\\\2", text))
 
 
-# An underscore inside a word is text, and so are the signs of headings, quotations, fences and
-# lists inside a line. A parenthesis after a bracket would make a link.
-_MARKUP = re.compile(r"([\\`*|<&]|\b_|_\b|^[#>~=]|^[-+](?=[\s-]|$)|(?<=\])\()")
+_SPACE = re.compile(r"\s+")
+# An underscore inside a word is text. A parenthesis after a bracket would make a link.
+_MARKUP = re.compile(r"([\\`*|<&]|\b_|_\b|(?<=\])\()")
+# These make headings, quotations, fences and lists where a line begins with them.
+_START = re.compile(r"^( ?)([#>~=]|[-+](?=[\s-]|$))")
 
 
 class Section(NamedTuple):

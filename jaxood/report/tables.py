@@ -1,7 +1,7 @@
 """Tables of a report."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxood.report.labels import label
@@ -47,20 +47,26 @@ class Table:
         """Write the table in Markdown, for notebooks and for ``report.md``."""
         rule = ["---:" if numeric else ":---" for numeric in self.numeric]
         lines = [
-            [escape(format_cell(cell)) for cell in line] for line in (self.columns, *self.rows)
+            [escape(format_cell(cell).strip()) for cell in line]
+            for line in (self.columns, *self.rows)
         ]
         rows = [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
         return "\n".join([f"**{escape(self.caption)}**", "", *rows])
 
 
 def detection_table(
-    rows: Sequence[ResultRow], *, caption: str, titles: Mapping[str, str] | None = None
+    rows: Sequence[ResultRow],
+    *,
+    caption: str,
+    column: Callable[[ResultRow], str] | None = None,
+    titles: Mapping[str, str] | None = None,
 ) -> Table:
-    """Arrange results as one line per OOD set and one column per score.
+    """Arrange results as one line for each OOD set and one column for each score, or setting.
 
     Args:
         rows: results; the order of first appearance is kept for lines and columns.
         caption: caption of the table.
+        column: head of the column in which a row stands; by default the `label` of its score.
         titles: titles of OOD sets by name, where `label` does not give them.
 
     Returns:
@@ -70,24 +76,28 @@ def detection_table(
     Raises:
         ValueError: if two rows would share a cell.
     """
-    scores = list(dict.fromkeys(label(row.score, row.params) for row in rows))
+    if column is None:
+
+        def column(row: ResultRow) -> str:
+            return label(row.score, row.params)
+
+    heads = list(dict.fromkeys(map(column, rows)))
     several_models = len({row.model for row in rows}) > 1
     several_trusted = len({row.in_dist for row in rows}) > 1
     lines: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
         line = lines.setdefault((row.model, row.in_dist, row.ood), {})
-        score = label(row.score, row.params)
-        if score in line:
+        if column(row) in line:
             raise ValueError(f"Two rows hold {row.score} of {row.model} on {row.ood}; pass one.")
-        line[score] = interval(row.auroc, row.auroc_ci, paper=row.paper)
-    heads = ["model"] * several_models + ["trained on"] * several_trusted
+        line[column(row)] = interval(row.auroc, row.auroc_ci, paper=row.paper)
+    leading = ["model"] * several_models + ["trained on"] * several_trusted
     return Table(
         caption,
-        [*heads, "OOD set", *scores],
+        [*leading, "OOD set", *heads],
         [
             [label(model)] * several_models
             + [label(in_dist)] * several_trusted
-            + [(titles or {}).get(ood) or label(ood), *(line.get(score) for score in scores)]
+            + [(titles or {}).get(ood) or label(ood), *(line.get(head) for head in heads)]
             for (model, in_dist, ood), line in lines.items()
         ],
     )

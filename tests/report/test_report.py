@@ -121,7 +121,7 @@ def test_names_cannot_become_markup(write, tmp_path):
     "text",
     [
         "# heading", "> quotation", "- item", "+ item", "* item", "~~~ block:0", "_a_ b_c",
-        "[a](b)", "**a**", "`a`", "a\n\n## b", "&amp;", "\\*", "===", "---", "+0.5", "z*|y*",
+        "[a](b)", "**a**", "`a`", "a\n\n## b", "&amp;", "\\*", "===", "---", "+0.5", "z*|y*", " # a",
     ],
 )  # fmt: skip
 def test_a_value_is_shown_as_it_is(write, text):
@@ -144,6 +144,12 @@ def test_values_and_filters_write_numbers(write):
     assert "12,345 | −0.1235 | – | −0.1 | 7.3 % | −0.1 [−1.0, 1.0] | VAE | **a**".split(
         " | "
     ) == markdown.splitlines()[2].split(" | ")
+
+
+def test_the_words_between_the_items_of_a_list_keep_their_spaces(write):
+    loop = "{% for name in names %}{{ name }}{{ ', ' if not loop.last }}{% endfor %}"
+    _, markdown = write(f"# T\n\n{loop}; {{{{ names | join(' and ') }}}}\n", names=["a*b", "c"])
+    assert markdown.splitlines()[2] == r"a\*b, c; a\*b and c"
 
 
 def test_a_template_includes_others_of_its_folder(write, tmp_path):
@@ -246,6 +252,13 @@ def test_detection_table_tells_the_layers_of_a_score_apart():
     rows = [result_row(score="nrm_reconstruction", params={"layer": k}) for k in (0, 1)]
     table = report.detection_table(rows, caption="")
     assert table.columns[1:] == ["reconstruction, layer 0", "reconstruction, layer 1"]
+    assert len(table.rows) == 1
+
+
+def test_detection_table_has_a_column_for_each_value_of_a_setting():
+    rows = [result_row(params={"r2": r2}, paper=None) for r2 in (0.5, 0.9)]
+    table = report.detection_table(rows, caption="", column=lambda row: f"r2 = {row.params['r2']}")
+    assert table.columns == ["OOD set", "r2 = 0.5", "r2 = 0.9"]
     assert len(table.rows) == 1
 
 

@@ -76,20 +76,17 @@ def detection_table(
     Raises:
         ValueError: if two rows would share a cell.
     """
-    if column is None:
-
-        def column(row: ResultRow) -> str:
-            return label(row.score, row.params)
-
-    heads = list(dict.fromkeys(map(column, rows)))
+    head_of = column or (lambda row: label(row.score, row.params))
+    heads = list(dict.fromkeys(map(head_of, rows)))
     several_models = len({row.model for row in rows}) > 1
     several_trusted = len({row.in_dist for row in rows}) > 1
     lines: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
         line = lines.setdefault((row.model, row.in_dist, row.ood), {})
-        if column(row) in line:
+        head = head_of(row)
+        if head in line:
             raise ValueError(f"Two rows hold {row.score} of {row.model} on {row.ood}; pass one.")
-        line[column(row)] = interval(row.auroc, row.auroc_ci, paper=row.paper)
+        line[head] = interval(row.auroc, row.auroc_ci, paper=row.paper)
     leading = ["model"] * several_models + ["trained on"] * several_trusted
     return Table(
         caption,

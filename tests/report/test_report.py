@@ -121,7 +121,7 @@ def test_names_cannot_become_markup(write, tmp_path):
     "text",
     [
         "# heading", "> quotation", "- item", "+ item", "* item", "~~~ block:0", "_a_ b_c",
-        "[a](b)", "**a**", "`a`", "a\n\n## b", "&amp;", "\\*", "===", "---", "+0.5", "z*|y*", " # a",
+        "[a](b)", "**a**", "`a`", "a\n\n## b", "&amp;", "\\*", "===", "---", "+0.5", "z*|y*",
     ],
 )  # fmt: skip
 def test_a_value_is_shown_as_it_is(write, text):
@@ -144,6 +144,11 @@ def test_values_and_filters_write_numbers(write):
     assert "12,345 | −0.1235 | – | −0.1 | 7.3 % | −0.1 [−1.0, 1.0] | VAE | **a**".split(
         " | "
     ) == markdown.splitlines()[2].split(" | ")
+
+
+def test_a_value_that_begins_with_a_space_begins_no_heading(write):
+    html, _ = write("# T\n\n{{ text }}\n", text=" # a")
+    assert "<p># a</p>" in html
 
 
 def test_the_words_between_the_items_of_a_list_keep_their_spaces(write):

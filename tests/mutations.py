@@ -278,21 +278,21 @@ MUTATIONS = [
     # ----------------------------------------------------------------------------------------- NRM
     Mutation(
         "the mean is folded into the bias with the wrong sign",
-        "models/nrm/model.py",
-        'params[norm]["bias"] - moments["mean"] * gain',
-        'params[norm]["bias"] + moments["mean"] * gain',
+        "models/nrm/folded.py",
+        'params[norm]["bias"] - statistics[norm]["mean"] * gain',
+        'params[norm]["bias"] + statistics[norm]["mean"] * gain',
         "models/test_nrm.py -k identities",
     ),
     Mutation(
         "a template at every pixel is not divided by their number",
-        "models/nrm/model.py",
+        "models/nrm/chain.py",
         "weights[y][:, None, None] / (h * w), (len(y), h, w, c)",
         "weights[y][:, None, None], (len(y), h, w, c)",
         "models/test_nrm.py -k identities",
     ),
     Mutation(
         "max-pools begin at the corner of the image",
-        "models/nrm/network.py",
+        "models/nrm/max_pool.py",
         "low = max(0, (count - 1) * stride + size - length) // 2",
         "low = 0",
         "models/test_nrm.py -k winner",

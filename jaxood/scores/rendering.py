@@ -25,7 +25,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 
 from jaxood import parallel, progress
-from jaxood.models.nrm.model import biases, fold, paths, replace_biases
+from jaxood.models.nrm.explanation import explain
+from jaxood.models.nrm.folded import fold
 from jaxood.scores.statistics import typicality
 
 Reduction = Literal["sum", "mean"]
@@ -78,7 +79,7 @@ def latent_log_prob(model, variables, x, *, y=None, reduction: Reduction = "sum"
         ``(n,)``, nats.
     """
     folded = fold(variables)
-    bias = biases(folded)
+    bias = folded.biases
     weights = _layer_weights(_sizes(model), reduction)
     direction = tuple(
         (b * weight).astype(b.dtype)
@@ -86,7 +87,7 @@ def latent_log_prob(model, variables, x, *, y=None, reduction: Reduction = "sum"
     )
 
     def logits(upper):
-        return model.encode(replace_biases(folded, bias[:above] + upper), x)[0]
+        return model.encode(folded._replace(biases=bias[:above] + upper), x)[0]
 
     logits, derivative = jax.jvp(logits, (bias[above:],), (direction,))
     y = logits.argmax(1) if y is None else y
@@ -95,19 +96,17 @@ def latent_log_prob(model, variables, x, *, y=None, reduction: Reduction = "sum"
 
 def measure_batch(model, variables, x, *, y=None):
     """Encode and render one batch; arguments as `latent_log_prob`, result as `measure`."""
-    folded = fold(variables)
-    logits, features, latents = model.encode(folded, x)
-    label = logits.argmax(1) if y is None else y
-    rendered = model.render(folded, label, latents)
+    found = explain(model, variables, x, y=y)
+    features, latents, rendered = found.features, found.latents, found.rendered
 
     def total(feature):
         return feature.sum((1, 2, 3))
 
-    latent = [total(path) for path in paths(folded, latents, rendered)]
+    latent = [total(path) for path in found.paths]
     errors = [total((g - h) ** 2) for g, h in zip(features, rendered, strict=True)]
     return Measurement(
-        label.astype(jnp.int32),
-        logits,
+        found.label.astype(jnp.int32),
+        found.logits,
         jnp.stack(latent, axis=1),
         jnp.stack(errors, axis=1),
         total(features[0] ** 2),

@@ -1,4 +1,5 @@
 import functools
+import json
 
 import chex
 import flax.linen as nn
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxood.models.nrm import architectures as nrm_architectures
-from jaxood.models.nrm.model import biases, fold, forward, nrm, paths, replace_biases
-from jaxood.models.nrm.network import Layer, pick, winners
+from jaxood import nrm
+from jaxood.density import Spec, build
+from jaxood.models.nrm.max_pool import pick, winners
 from jaxood.nn.batch_stats import batch_moments
 
 WIDTH, CLASSES = 3, 4
@@ -45,8 +46,8 @@ SHAPE = (9, 10, 2)
 
 @functools.cache
 def network(name, batch_norm=True):
-    options = {"blocks": 1} if name == "resnet" else {}
-    make = getattr(nrm_architectures, name)
+    options = {"depth": 1} if name == "resnet" else {}
+    make = getattr(nrm, name)
     return make(SHAPE, classes=CLASSES, width=WIDTH, batch_norm=batch_norm, **options)
 
 
@@ -82,13 +83,13 @@ def program(name):
             logits, features, latents = model.encode(variables, x)
             return jnp.take_along_axis(logits, y[:, None], 1)[:, 0], (logits, features, latents)
 
-        folded = fold(variables)
-        bias = biases(folded)
+        folded = nrm.fold(variables)
+        bias = folded.biases
         at_label, pullback, (normalized, _, _) = jax.vjp(
             lambda x: logit(variables, x), x, has_aux=True
         )
         _, along_bias, (logits, features, latents) = jax.jvp(
-            lambda b: logit(replace_biases(folded, b), x), (bias,), (bias,), has_aux=True
+            lambda b: logit(folded._replace(biases=b), x), (bias,), (bias,), has_aux=True
         )
         h = model.render(variables, y, latents)
         return {
@@ -100,7 +101,7 @@ def program(name):
             "h": h,
             "gradient": pullback(jnp.ones_like(at_label))[0],
             "along_bias": along_bias,
-            "path": sum(path.sum((1, 2, 3)) for path in paths(folded, latents, h)),
+            "path": sum(path.sum((1, 2, 3)) for path in nrm.paths(folded, latents, h)),
             "at_label": at_label,
         }
 
@@ -122,8 +123,8 @@ def assert_identities(name, dtype, tolerance):
     assert h[0].dtype == path.dtype == dtype
     assert min(np.abs(h[0]).max((1, 2, 3))) > 1e-3
     assert np.abs(path).min() > 1e-2
-    dense = result["folded"]["params"].get("dense")
-    own_bias = dense["bias"][y] if dense else 0
+    dense = result["folded"].dense
+    own_bias = 0 if dense is None else dense.bias[y]
     explained = own_bias + (x * h[0]).sum((1, 2, 3)) + path
     for actual, expected in (
         (h[0], result["gradient"]),
@@ -145,17 +146,15 @@ def test_rendering_identities_in_single_precision(name):
     assert_identities(name, np.float32, 1e-4)
 
 
-def reference_layer(layer, params, number, below, source):
+def reference_layer(layer, kernel, bias, skip_kernel, below, source):
     """A layer in XLA's own operations, in the order of the paper: the ReLU before the pool."""
     _, _, stride, padding, pool, skip = layer
     convolve = functools.partial(
         lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    weights = params[f"layer_{number}"]
-    y = convolve(below, weights["kernel"], (stride, stride), padding) + weights["bias"]
+    y = convolve(below, kernel, (stride, stride), padding) + bias
     if skip:
-        kernel = params.get(f"skip_{number}")
-        y += source if kernel is None else convolve(source, kernel["kernel"], (skip, skip), "SAME")
+        y += source if skip_kernel is None else convolve(source, skip_kernel, (skip, skip), "SAME")
     y = nn.relu(y)
     return nn.max_pool(y, (pool[0],) * 2, (pool[1],) * 2, "SAME") if pool else y
 
@@ -163,17 +162,18 @@ def reference_layer(layer, params, number, below, source):
 @pytest.mark.parametrize("name", LAYERS)
 def test_each_layer_and_each_rendering_step_against_xla(name, float64):
     _, _, _, result = evaluate(name)
-    params, g, h = result["folded"]["params"], result["features"], result["h"]
+    folded, g, h = result["folded"], result["features"], result["h"]
     layers = LAYERS[name]
     assert len(g) == len(h) == 1 + len(layers)
     assert network(name).shapes == tuple(feature.shape[1:] for feature in g)
 
     @jax.jit
-    def reference(params, g, h):
+    def reference(folded, g, h):
         values, steps = [], [0.0] * len(g)
-        for number, layer in enumerate(layers, 1):
+        weights = zip(folded.kernels, folded.biases, folded.skips, strict=True)
+        for number, (layer, own) in enumerate(zip(layers, weights, strict=True), 1):
             sources = (g[number - 1], g[max(0, number - 2)])
-            step = functools.partial(reference_layer, layer, params, number)
+            step = functools.partial(reference_layer, layer, *own)
             value, vjp = jax.vjp(step, *sources)
             values.append(value)
             below, source = vjp(h[number])
@@ -182,14 +182,14 @@ def test_each_layer_and_each_rendering_step_against_xla(name, float64):
                 steps[number - 2] += source
         return values, steps[:-1]
 
-    values, steps = reference(params, g, h)
+    values, steps = reference(folded, g, h)
     chex.assert_trees_all_close(values, list(g[1:]), rtol=0, atol=1e-12)
     for step, expected in zip(h[:-1], steps, strict=True):
         np.testing.assert_allclose(step, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
     # The start: the class's weights, spread by the adjoint of the average over space.
-    weights = params["dense"]["kernel"] if "dense" in params else np.eye(CLASSES)
-    means = np.mean(g[-1], (1, 2)) @ weights + params.get("dense", {"bias": 0})["bias"]
+    weights, bias = folded.dense or (np.eye(CLASSES), 0)
+    means = np.mean(g[-1], (1, 2)) @ weights + bias
     np.testing.assert_allclose(result["logits"], means, rtol=1e-12)
     top = np.stack([weights[:, 0], weights[:, 2]])[:, None, None] / np.prod(g[-1].shape[1:3])
     np.testing.assert_allclose(h[-1], np.broadcast_to(top, g[-1].shape), rtol=1e-12)
@@ -210,6 +210,21 @@ def test_latents_are_what_the_layers_chose(name, float64):
             assert winner.dtype == np.uint8
             assert winner.shape == g.shape
             assert set(np.unique(winner)) == set(range(layer[4][0] ** 2))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_specification_makes_the_same_network_again(name):
+    model = network(name)
+    assert model.spec is not None
+    spec = Spec.from_json(json.loads(json.dumps(model.spec.to_json())))
+    assert spec == model.spec
+    again = build(spec)
+    assert again.spec == spec
+    assert again.shapes == model.shapes
+    x = np.zeros((1, *SHAPE))
+    assert jax.eval_shape(again.init, jax.random.key(0), x) == jax.eval_shape(
+        model.init, jax.random.key(0), x
+    )
 
 
 # ------------------------------------------------------------------------------------- max-pool
@@ -247,17 +262,17 @@ def test_one_winner_a_window_the_first_of_equals(pool, float64):
 # -------------------------------------------------------------------------- starts and BatchNorm
 
 MIXED = (
-    Layer(3, pool=(3, 2)),
-    Layer(4, stride=2),
-    Layer(4),
-    Layer(5, skip=1),
+    nrm.Layer(3, pool=(3, 2)),
+    nrm.Layer(4, stride=2),
+    nrm.Layer(4),
+    nrm.Layer(5, skip=1),
 )
 """Everything at once, and quick to compile."""
 
 
 @functools.cache
 def mixed():
-    return nrm(SHAPE, MIXED, classes=CLASSES, batch_norm=True)
+    return nrm.nrm(SHAPE, MIXED, classes=CLASSES, batch_norm=True)
 
 
 def test_rendering_starts_anywhere_but_inside_a_block(float64):
@@ -284,17 +299,19 @@ def test_rendering_starts_anywhere_but_inside_a_block(float64):
         model.render(variables, y, latents, from_layer=2)
 
 
-def test_networks_without_batch_norm_have_the_variables_that_folding_leaves():
+def test_networks_without_batch_norm_have_the_weights_that_folding_leaves():
     for name in LAYERS:
-        plain = network(name, batch_norm=False)
-        x = np.zeros((1, *SHAPE))
-        normalized = jax.eval_shape(network(name).init, jax.random.key(0), x)
-        folded = jax.eval_shape(fold, normalized)
-        chex.assert_trees_all_equal_shapes_and_dtypes(
-            jax.eval_shape(plain.init, jax.random.key(0), x), folded
+        plain, normalized = (
+            jax.eval_shape(network(name, norm).init, jax.random.key(0), np.zeros((1, *SHAPE)))
+            for norm in (False, True)
         )
-        assert normalized["batch_stats"]
-        assert jax.tree.structure(folded) == jax.tree.structure(jax.eval_shape(fold, folded))
+        assert normalized["batch_stats"] and "batch_stats" not in plain
+        folded = jax.eval_shape(nrm.fold, normalized)
+        chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(nrm.fold, plain), folded)
+        # A bias a layer, and with them every number that the plain network has.
+        sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (plain, folded)]
+        assert sizes[0] == sizes[1]
+        assert nrm.fold(folded) is folded
 
 
 def test_training_mode_is_the_network_folded_at_the_moments_of_the_batch(float64):
@@ -303,24 +320,31 @@ def test_training_mode_is_the_network_folded_at_the_moments_of_the_batch(float64
 
     @jax.jit
     def run(variables, x):
-        (logits, _, latents), folded, running = forward(model, variables, x, train=True)
+        found = nrm.explain(model, variables, x, train=True)
         own = model.encode(variables, x, train=True, mutable=["batch_stats"])
         moments = batch_moments(model, variables, x)
-        again, evaluation = model.encode(folded, x), model.encode(variables, x)[0]
-        return (logits, evaluation), latents, folded, running, own, moments, again
+        again, evaluation = model.encode(found.folded, x), model.encode(variables, x)[0]
+        return found, evaluation, own, moments, again
 
-    (logits, evaluation), latents, folded, running, own, moments, again = run(variables, x)
-    chex.assert_trees_all_close(own, ((own[0][0], own[0][1], latents), running), rtol=1e-12)
-    chex.assert_trees_all_close(logits, own[0][0], again[0], rtol=1e-10)
-    chex.assert_trees_all_close(again[1], own[0][1], rtol=1e-10, atol=1e-12)
+    found, evaluation, ((logits, features, latents), running), moments, again = run(variables, x)
     chex.assert_trees_all_close(
-        folded, fold({**variables, "batch_stats": moments}), rtol=1e-10, atol=1e-12
+        (found.logits, found.features, found.latents, found.batch_stats),
+        (logits, features, latents, running),
+        rtol=1e-12,
+    )
+    chex.assert_trees_all_close(logits, again[0], rtol=1e-10)
+    chex.assert_trees_all_close(again[1], features, rtol=1e-10, atol=1e-12)
+    chex.assert_trees_all_close(
+        found.folded, nrm.fold({**variables, "batch_stats": moments}), rtol=1e-10, atol=1e-12
     )
     assert np.abs(logits - evaluation).min() > 1e-3
 
 
 def test_log_prob_is_theorem_2(float64):
-    model, x = mixed(), images(3)
+    """The model is built again from its specification, in which layers are plain tuples."""
+    spec = mixed().spec
+    assert spec is not None
+    model, x = build(Spec.from_json(spec.to_json())), images(3)
     variables = away_from_start(model)
 
     @jax.jit
@@ -359,26 +383,26 @@ def test_images_are_scaled_levels_or_taken_as_they_are():
 @pytest.mark.parametrize("name", ["all_cnn_c", "convpool_cnn_c", "all_conv_13"])
 def test_images_too_small_for_a_network_are_refused(name):
     with pytest.raises(ValueError, match="8x9 images are too small for this network"):
-        getattr(nrm_architectures, name)((8, 9, 3))
+        getattr(nrm, name)((8, 9, 3))
 
 
 def test_sizes_of_the_sources():
     """Springenberg et al. 2014: 6x6 maps before the average, and the widths of Tables 1 and 2."""
     for name in ("all_cnn_c", "convpool_cnn_c"):
-        shapes = getattr(nrm_architectures, name)((32, 32, 3)).shapes
+        shapes = getattr(nrm, name)((32, 32, 3)).shapes
         assert [s[2] for s in shapes] == [3, 96, 96, 96, 192, 192, 192, 192, 192, 10]
         assert shapes[7:] == ((6, 6, 192), (6, 6, 192), (6, 6, 10))
-    shapes = nrm_architectures.all_conv_13((32, 32, 3)).shapes
+    shapes = nrm.all_conv_13((32, 32, 3)).shapes
     assert [s[2] for s in shapes] == [3, 128, 128, 128, 256, 256, 256, 512, 256, 128]
     assert [s[0] for s in shapes] == [32, 32, 32, 16, 16, 16, 8, 6, 6, 6]
-    assert len(nrm_architectures.resnet((32, 32, 3)).shapes) == 1 + 19
+    assert len(nrm.resnet((32, 32, 3)).shapes) == 1 + 19
 
 
 @pytest.mark.parametrize("classes", [CLASSES, None])
 def test_a_common_template_moves_all_logits_alike(classes):
     """It drops out of the softmax, and every class is rendered from it."""
-    layers = [Layer(8), Layer(CLASSES)]
-    plain, common = (nrm((4, 4, 3), layers, classes=classes, template=t) for t in (0.0, 0.5))
+    layers = [nrm.Layer(8), nrm.Layer(CLASSES)]
+    plain, common = (nrm.nrm((4, 4, 3), layers, classes=classes, template=t) for t in (0.0, 0.5))
     x = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
     variables = [model.init(jax.random.key(0), x) for model in (plain, common)]
     last = "layer_2" if classes is None else "dense"

@@ -6,10 +6,9 @@ import optax
 import pytest
 from jax.interpreters import partial_eval
 
-from jaxood import train
-from jaxood.models.nrm.losses import LossWeights, nrm_loss, reference_path, terms
-from jaxood.models.nrm.model import biases, fold, forward, nrm
-from jaxood.models.nrm.network import Layer
+from jaxood import nrm, train
+from jaxood.models.nrm.losses import reference_path, terms
+from jaxood.nn.batch_stats import batch_moments, move
 
 SHAPE, CLASSES = (4, 4, 2), 3
 LABELS = np.array([2, -1, 0, -1])
@@ -17,8 +16,8 @@ LABELS = np.array([2, -1, 0, -1])
 
 @functools.cache
 def model():
-    layers = (Layer(3, pool=(2, 2)), Layer(4, kernel=1), Layer(4, skip=1))
-    return nrm(SHAPE, layers, classes=CLASSES, batch_norm=True)
+    layers = (nrm.Layer(3, pool=(2, 2)), nrm.Layer(4, kernel=1), nrm.Layer(4, skip=1))
+    return nrm.nrm(SHAPE, layers, classes=CLASSES, batch_norm=True)
 
 
 @functools.cache
@@ -38,29 +37,38 @@ def images(n=4):
 
 
 @functools.cache
-def terms_program(batch_statistics, temperature):
-    options = {"batch_statistics": batch_statistics, "temperature": temperature}
-    return jax.jit(lambda variables, x, labels: terms(model(), variables, x, labels, **options))
+def terms_program():
+    return jax.jit(
+        lambda variables, x, labels, temperature: terms(
+            model(), variables, x, labels, temperature=temperature
+        )
+    )
 
 
-@pytest.mark.parametrize(("batch_statistics", "temperature"), [(True, 1.0), (False, 30.0)])
-def test_terms_are_what_they_are_said_to_be(batch_statistics, temperature, float64):
-    x = images()
+@functools.cache
+def rendering_program():
+    """What the terms are made of, without `explain`: BatchNorm folded at the batch's moments."""
 
     @jax.jit
     def render(variables, x):
-        (logits, _, latents), folded, running = forward(model(), variables, x, train=True)
-        if not batch_statistics:
-            folded = fold(variables)
+        logits, _, latents = model().encode(variables, x, train=True)
+        moments = batch_moments(model(), variables, x)
+        folded = nrm.fold({**variables, "batch_stats": moments})
         y = jax.numpy.where(LABELS >= 0, LABELS, logits.argmax(1))
         zero = model().encode(folded, np.zeros((1, *SHAPE)))
         ones = np.ones((1, *model().shapes[-1]))
         reference = model().render(folded, None, zero[2], h=ones)
         own = (logits, latents.switches, model().render(folded, y, latents))
-        return own, (zero[1], reference), biases(folded), running
+        return own, (zero[1], reference), folded.biases, move(variables["batch_stats"], moments)
 
-    (logits, switches, h), (zero, reference), bias, running = render(variables(), x)
-    values, batch_stats = terms_program(batch_statistics, temperature)(variables(), x, LABELS)
+    return render
+
+
+@pytest.mark.parametrize("temperature", [1.0, 30.0])
+def test_terms_are_what_they_are_said_to_be(temperature, float64):
+    x = images()
+    (logits, switches, h), (zero, reference), bias, running = rendering_program()(variables(), x)
+    values, batch_stats = terms_program()(variables(), x, LABELS, temperature)
 
     def close(name, expected):
         assert values[name].shape == (4,)
@@ -83,11 +91,10 @@ def test_terms_are_what_they_are_said_to_be(batch_statistics, temperature, float
 
 def test_the_loss_is_the_weighted_sum_of_batch_means(float64):
     x, key = images(), jax.random.key(0)
-    weights = LossWeights(2.0, 3.0, 5.0, 7.0, 11.0)
-    terms_of = terms_program(False, 30.0)
-    loss_of = jax.jit(nrm_loss(model(), weights, temperature=30.0, batch_statistics=False))
+    weights = nrm.LossWeights(2.0, 3.0, 5.0, 7.0, 11.0)
+    loss_of = jax.jit(nrm.loss(model(), weights, temperature=30.0))
     for labels, count in ((LABELS, 2), (np.full(4, -1), 1)):
-        values, running = terms_of(variables(), x, labels)
+        values, running = terms_program()(variables(), x, labels, 30.0)
         means = {name: np.mean(value) for name, value in values.items()}
         # That of the labelled images alone; of no image, where none has a label.
         means["cross_entropy"] = np.sum(values["cross_entropy"]) / count
@@ -104,13 +111,13 @@ def test_a_weight_of_zero_switches_a_term_off():
     """A classifier alone renders nothing, and one without reconstruction renders no pixels."""
 
     def adjoint_convolutions(weights):
-        loss = nrm_loss(model(), weights)
+        loss = nrm.loss(model(), weights)
         args = (variables(), (images(), LABELS), jax.random.key(0))
         program = jax.make_jaxpr(lambda *args: loss(*args)[0])(*args)
         needed, _ = partial_eval.dce_jaxpr(program.jaxpr, [True])
         return str(needed).count("convolve_input_gradient")
 
-    off = LossWeights(0.0, 0.0, 0.0, 0.0, 0.0)
+    off = nrm.LossWeights(0.0, 0.0, 0.0, 0.0, 0.0)
     assert adjoint_convolutions(off._replace(cross_entropy=1.0)) == 0
     # Three layers and a skip connection; the reference path has its own.
     every = adjoint_convolutions(off._replace(reconstruction=1.0))
@@ -122,7 +129,7 @@ def test_a_weight_of_zero_switches_a_term_off():
 
 def test_gradients_flow_through_rendering_and_batch_statistics(float64):
     """Along a random direction, against a central difference, everything on."""
-    loss = nrm_loss(model(), LossWeights(1.0, 2.0, 3.0, 4.0, 5.0), temperature=3.0)
+    loss = nrm.loss(model(), nrm.LossWeights(1.0, 2.0, 3.0, 4.0, 5.0), temperature=3.0)
     params, step = variables()["params"], 1e-6
     rng = np.random.default_rng(3)
     direction = jax.tree.map(lambda a: rng.normal(size=a.shape), params)
@@ -144,12 +151,12 @@ def test_gradients_flow_through_rendering_and_batch_statistics(float64):
 
 
 def test_the_reference_path_is_one_image_whatever_the_batch(float64):
-    reference = jax.jit(lambda v: reference_path(model(), fold(v)))(variables())
+    reference = jax.jit(lambda v: reference_path(model(), nrm.fold(v)))(variables())
     assert [r.shape for r in reference] == [(1, *shape) for shape in model().shapes[1:]]
 
 
 def test_training_takes_partly_labelled_images():
-    tiny = nrm((4, 4, 1), [Layer(4, pool=(2, 2))], classes=2)
+    tiny = nrm.nrm((4, 4, 1), [nrm.Layer(4, pool=(2, 2))], classes=2)
     rng = np.random.default_rng(0)
     labels = np.arange(16) % 2
     x = (100 + 100 * labels[:, None, None, None] + rng.integers(0, 50, (16, 4, 4, 1))).astype(
@@ -163,7 +170,7 @@ def test_training_takes_partly_labelled_images():
         calls.append(key)
         return x[:, :, ::-1]
 
-    loss = nrm_loss(tiny, LossWeights(path=0.1), augment=augment)
+    loss = nrm.loss(tiny, nrm.LossWeights(path=0.1), augment=augment)
     state = train.fit(
         loss,
         start,

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxood.models.nrm.model import fold, nrm, paths
-from jaxood.models.nrm.network import Layer
+from jaxood.models.nrm import Layer, fold, nrm, paths
 from jaxood.scores import rendering
 from jaxood.scores.statistics import typicality
 

@@ -1,18 +1,25 @@
-"""What a neural rendering model is trained on (NRM paper, Appendix B; Ho et al. 2018)."""
+"""The training loss of a neural rendering model (NRM paper, Appendix B; Ho et al. 2018)."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxood.models.nrm.model import fold, forward, paths
+from jaxood.density import Array, Variables
+from jaxood.models.nrm.explanation import explain
+from jaxood.models.nrm.folded import Folded, paths
+from jaxood.models.nrm.model import NRM
 
 
 class LossWeights(NamedTuple):
-    """Of the terms of the loss; the defaults are those of the NRM group's own code.
+    """The weights of the terms of the loss.
 
-    The paper gives none. A term whose weight is 0 is not computed.
+    The defaults are those of the NRM group's own code; the paper gives none. A term whose weight
+    is 0 is not computed.
 
     Attributes:
         cross_entropy: of the labelled images.
@@ -29,102 +36,106 @@ class LossWeights(NamedTuple):
     latent: float = 0.0
 
 
-def terms(model, variables, x, labels, *, temperature=1.0, train=True, batch_statistics=True):
-    """The terms of the loss, one value an image.
+def terms(
+    model: NRM,
+    variables: Variables,
+    x: Array,
+    labels: Array,
+    *,
+    temperature: float = 1.0,
+    train: bool = True,
+) -> tuple[dict[str, Any], Any]:
+    """Compute the terms of the loss, one value an image.
 
     All but the cross-entropy are means over the features of a layer, summed over layers.
 
     Args:
-        model: an `NRM`.
+        model: the network and its adjoint.
         variables: of the model.
         x: images ``(n, h, w, c)``.
-        labels: int ``(n,)``; -1 for an image without one, which is rendered from the likeliest.
+        labels: int ``(n,)``; -1 for an image without a label, which is rendered from the likeliest
+            class.
         temperature: sigma^2 of the softmax. A logit holds ``<x, h(0)>``, about ``|x|^2`` where
             rendering works: at a temperature of 1 classes would be told apart too surely.
-        train: BatchNorm mode.
-        batch_statistics: in training mode, render with the batch's statistics (and differentiate
-            through them), for which the identities of the model hold; else with the running ones.
+        train: BatchNorm mode. In training mode the network renders with the statistics of the
+            batch, and the terms are differentiable through them.
 
     Returns:
         A dict with the fields of `LossWeights`, each ``(n,)``, and the running statistics after
         this batch (``{}`` without BatchNorm). The cross-entropy is 0 where there is no label.
     """
-    (logits, features, latents), folded, batch_stats = forward(model, variables, x, train=train)
-    if not batch_statistics:
-        folded = fold(variables)
-    known = labels >= 0
-    y = jnp.where(known, labels, logits.argmax(1))
-    h = model.render(folded, y, latents)
-    path = paths(folded, latents, h)
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits / temperature, y)
+    found = explain(model, variables, x, y=labels, train=train)
+    h = found.rendered
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(
+        found.logits / temperature, found.label
+    )
 
     def mean(feature):
         return feature.mean((1, 2, 3))
 
-    pairs = zip(path, reference_path(model, folded), strict=True)
+    pairs = zip(found.paths, reference_path(model, found.folded), strict=True)
     return {
-        "cross_entropy": jnp.where(known, cross_entropy, 0),
-        "reconstruction": mean((features[0] - h[0]) ** 2),
+        "cross_entropy": jnp.where(labels >= 0, cross_entropy, 0),
+        "reconstruction": mean((found.features[0] - h[0]) ** 2),
         # Before the switches act, and without the image, which may well be negative.
         "negativity": sum(mean(jnp.minimum(rendered, 0) ** 2) for rendered in h[1:]),
         "path": sum(mean(jnp.abs(own - reference)) for own, reference in pairs),
-        "latent": -sum(map(mean, path)),
-    }, batch_stats
+        "latent": -sum(map(mean, found.paths)),
+    }, found.batch_stats
 
 
-def reference_path(model, folded):
-    """The rendering path from all-ones with the latents of the zero image (mid-grey).
+def reference_path(model: NRM, folded: Folded) -> tuple[jax.Array, ...]:
+    """Render the path from all-ones with the latents of the zero image (mid-grey).
 
     The group's code pulls the paths of trusted images toward it, in the L1 norm ("rendering path
-    normalization"). The normalizer of p(z|y) is at least the value of the best path; that of one
-    fixed path stands in for it, so that the latents' likelihood can be maximized.
+    normalization"). The normalizer of p(z|y) is at least the value of the best path; the value of
+    one fixed path stands in for it, so that the latents' likelihood can be maximized.
 
     Args:
-        model: an `NRM`.
-        folded: its variables without BatchNorm.
+        model: the network and its adjoint.
+        folded: its weights and biases.
 
     Returns:
         One array ``(1, h, w, c)`` a layer.
     """
-    dtype = jax.tree.leaves(folded)[0].dtype
-    _, features, latents = model.encode(folded, jnp.zeros((1, *model.shapes[0]), dtype))
+    zero = jnp.zeros((1, *model.shapes[0]), folded.kernels[0].dtype)
+    _, features, latents = model.encode(folded, zero)
     h = model.render(folded, None, latents, h=jnp.ones_like(features[-1]))
     return paths(folded, latents, h)
 
 
-def nrm_loss(model, weights, *, temperature=1.0, batch_statistics=True, augment=None):
-    """The training loss: a weighted sum of batch means of `terms`.
+def loss(
+    model: NRM,
+    weights: LossWeights,
+    *,
+    temperature: float = 1.0,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]:
+    """Make the training loss: a weighted sum of batch means of `terms`.
 
     The cross-entropy is averaged over the labelled images of the batch.
 
     Args:
-        model: an `NRM`.
-        weights: `LossWeights`.
+        model: the network and its adjoint.
+        weights: of the terms.
         temperature: as in `terms`.
-        batch_statistics: as in `terms`.
-        augment: ``(key, x) -> x``, applied to the batch; None for nothing.
+        augment: ``(key, x) -> x``, applied to the batch; None for no augmentation.
 
     Returns:
-        ``(variables, (images, labels), key) -> (loss, batch_stats)``, the form that `train.fit`
-        takes.
+        ``(variables, (images, labels), key) -> (loss, batch_stats)``, the form that
+        `jaxood.train.fit` takes.
     """
 
-    def loss(variables, batch, key):
+    def weighted(variables, batch, key):
         x, labels = batch
         if augment is not None:
             x = augment(key, x)
-        values, batch_stats = terms(
-            model,
-            variables,
-            x,
-            labels,
-            temperature=temperature,
-            batch_statistics=batch_statistics,
-        )
+        values, batch_stats = terms(model, variables, x, labels, temperature=temperature)
         means = {name: value.mean() for name, value in values.items()}
         labelled = jnp.maximum((labels >= 0).sum(), 1)
         means["cross_entropy"] = values["cross_entropy"].sum() / labelled
         on = {name: weight for name, weight in weights._asdict().items() if weight}
-        return sum(weight * means[name] for name, weight in on.items()), batch_stats
+        total: Any = sum(weight * means[name] for name, weight in on.items())
+        return total, batch_stats
 
-    return loss
+    return weighted

@@ -1,25 +1,30 @@
 """The ConvNet whose forward pass is inference in the neural rendering model (NRM paper)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from jaxood.models.nrm.max_pool import pick, winners
 from jaxood.nn.convolution import Conv
 from jaxood.nn.layers import BatchNorm
 
 
 class Latents(NamedTuple):
-    """What the forward pass chose: z*(l), l = 1..L (NRM paper, Theorem 1).
+    """The choices of the forward pass: z*(l), l = 1..L (NRM paper, Theorem 1).
 
     Attributes:
         switches: s(l), one bool ``(n, h, w, c)`` a layer: pixels that the ReLU lets through.
-        translations: t(l), one a layer: for each pixel of g(l) the place in its window of the
-            winner, row by row from 0, uint8 ``(n, h, w, c)``; ``None`` where nothing is pooled.
+        translations: t(l), one a layer: for each pixel of g(l) the place of the winner in its
+            window, row by row from 0, uint8 ``(n, h, w, c)``; ``None`` where nothing is pooled.
     """
 
-    switches: tuple
-    translations: tuple
+    switches: tuple[jax.Array, ...]
+    translations: tuple[jax.Array | None, ...]
 
 
 class Layer(NamedTuple):
@@ -33,7 +38,7 @@ class Layer(NamedTuple):
         pool: size and stride of the max-pool's windows, padded as ``"SAME"``; None for no pool.
         skip: stride of a skip connection, which adds g(l-2) to the convolution of g(l-1), by way
             of a 1x1 convolution where shapes differ; 0 for none.
-        batch_norm: in a network with BatchNorm, have it here.
+        batch_norm: whether BatchNorm follows, in a network that has BatchNorm.
     """
 
     features: int
@@ -44,54 +49,101 @@ class Layer(NamedTuple):
     skip: int = 0
     batch_norm: bool = True
 
+    @property
+    def shortcut(self) -> Layer:
+        """The 1x1 convolution of the skip connection, as a layer."""
+        return self._replace(kernel=1, stride=self.skip, padding="SAME")
+
+
+Encoding = tuple[jax.Array, tuple[jax.Array, ...], Latents]
+"""Logits ``(n, classes)``, features ``(g(0), ..., g(L))`` and `Latents`."""
+
+
+def infer(
+    layers: Sequence[Layer],
+    x: jax.Array,
+    *,
+    convolve: Callable[[int, jax.Array], jax.Array],
+    shortcut: Callable[[int, jax.Array], jax.Array],
+    classify: Callable[[jax.Array], jax.Array],
+) -> Encoding:
+    """Run the layers on images, whoever holds the weights, and keep what each layer chose.
+
+    Args:
+        layers: l = 1..L.
+        x: floating ``(n, h, w, c)``.
+        convolve: maps l and g(l-1) to ``W(l) g(l-1) + b(l)``.
+        shortcut: maps l and g(l-2) to the 1x1 convolution of a skip connection.
+        classify: maps the averages of g(L) over space, ``(n, c)``, to logits.
+
+    Returns:
+        An `Encoding`.
+    """
+    features, switches, translations = [x], [], []
+    for number, layer in enumerate(layers, 1):
+        y = convolve(number, features[-1])
+        if layer.skip:
+            source = features[-2]
+            y += source if source.shape == y.shape else shortcut(number, source)
+        winner = None
+        if layer.pool:
+            winner = winners(y, layer.pool)
+            y = pick(y, winner, layer.pool)
+        features.append(nn.relu(y))
+        switches.append(y > 0)
+        translations.append(winner)
+    logits = classify(features[-1].mean((1, 2)))
+    return logits, tuple(features), Latents(tuple(switches), tuple(translations))
+
 
 class ConvNet(nn.Module):
-    """The network whose inference is that of an NRM.
+    """The network of an NRM, with its initial weights and with BatchNorm as Flax has it.
 
     Attributes:
         layers: l = 1..L.
         classes: number of logits, by a dense layer W_fc, b_fc after the global average pooling;
-            without it the averages are the logits.
-        batch_norm: with BatchNorm.
+            None where the averages are the logits.
+        batch_norm: whether it has BatchNorm.
+        template: added to every initial weight of the last linear layer.
     """
 
     layers: tuple[Layer, ...]
     classes: int | None
     batch_norm: bool = False
+    template: float = 0.0
 
     @nn.compact
-    def __call__(self, x, *, train=False):
-        """Map floating ``(n, h, w, c)`` to logits, features g(0..L) and `Latents`."""
-        features, switches, translations = [x], [], []
-        for number, layer in enumerate(self.layers, 1):
-            y = self._convolve(f"layer_{number}", features[-1], layer, train)
-            if layer.skip:
-                source = features[-2]
-                if source.shape != y.shape:
-                    source = self._convolve(f"skip_{number}", source, shortcut(layer), train)
-                y += source
-            winner = None
-            if layer.pool:
-                winner = winners(y, layer.pool)
-                y = pick(y, winner, layer.pool)
-            features.append(nn.relu(y))
-            switches.append(y > 0)
-            translations.append(winner)
-        logits = features[-1].mean((1, 2))
-        if self.classes is not None:
-            logits = nn.Dense(self.classes, name="dense")(logits)
-        return logits, tuple(features), Latents(tuple(switches), tuple(translations))
+    def __call__(self, x: jax.Array, *, train: bool = False) -> Encoding:
+        """Map floating ``(n, h, w, c)`` to an `Encoding`."""
 
-    def _convolve(self, name, x, layer, train):
+        def convolve(number, x):
+            layer = self.layers[number - 1]
+            last = self.classes is None and number == len(self.layers)
+            common = self.template if last else 0.0
+            return self._convolve(f"layer_{number}", x, layer, train, common=common)
+
+        def shortcut(number, x):
+            # The layer's own bias is enough.
+            layer = self.layers[number - 1].shortcut
+            return self._convolve(f"skip_{number}", x, layer, train, use_bias=False)
+
+        def classify(means):
+            if self.classes is None:
+                return means
+            init = _plus(nn.initializers.lecun_normal(), self.template)
+            return nn.Dense(self.classes, kernel_init=init, name="dense")(means)
+
+        return infer(self.layers, x, convolve=convolve, shortcut=shortcut, classify=classify)
+
+    def _convolve(self, name, x, layer, train, *, common=0.0, use_bias=True):
         normalized = self.batch_norm and layer.batch_norm
         conv: Any = Conv(
             layer.features,
             (layer.kernel, layer.kernel),
             layer.stride,
             layer.padding,
-            # A skip connection has none: the layer's own is enough.
-            use_bias=name.startswith("layer") and not normalized,
-            kernel_init=nn.initializers.he_normal(),
+            use_bias=use_bias and not normalized,
+            kernel_init=_plus(nn.initializers.he_normal(), common),
             name=name,
         )
         y = conv(x)
@@ -101,70 +153,5 @@ class ConvNet(nn.Module):
         return y
 
 
-def shortcut(layer):
-    """The 1x1 convolution of a skip connection, as a layer."""
-    return layer._replace(kernel=1, stride=layer.skip, padding="SAME")
-
-
-# ------------------------------------------------------------------------------------ max-pool
-
-
-def winners(x, pool):
-    """Where in its window each maximum is, the first of equals: uint8, row by row from 0.
-
-    Args:
-        x: ``(n, h, w, c)``.
-        pool: size and stride of the windows, padded as ``"SAME"``.
-
-    Returns:
-        ``(n, ceil(h / stride), ceil(w / stride), c)``.
-    """
-    best, *others = _window_entries(x, pool, -jnp.inf)
-    winner = jnp.zeros(best.shape, jnp.uint8)
-    for place, entry in enumerate(others, 1):
-        better = entry > best
-        winner = jnp.where(better, jnp.uint8(place), winner)
-        best = jnp.where(better, entry, best)
-    return winner
-
-
-def pick(x, winner, pool):
-    """The entries of the windows that `winners` names; linear in ``x``. Its adjoint unpools.
-
-    A few elementwise passes over slices: the derivative, forward and backward, is a few more.
-
-    Args:
-        x: ``(n, h, w, c)``.
-        winner: of `winners`, ``(n, h', w', c)``.
-        pool: as in `winners`.
-
-    Returns:
-        ``(n, h', w', c)``.
-    """
-    entries = _window_entries(x, pool, 0)
-    return sum(jnp.where(winner == place, entry, 0) for place, entry in enumerate(entries))
-
-
-def _window_entries(x, pool, fill):
-    """For each place in a window, the entries of all windows there, ``(n, h', w', c)`` each."""
-    size, stride = pool
-    n, h, w, c = x.shape
-    rows, columns = -(-h // stride), -(-w // stride)
-    overlap = (size - 1) // stride
-    pads = []
-    for length, count in ((h, rows), (w, columns)):
-        low = max(0, (count - 1) * stride + size - length) // 2
-        pads.append((low, (count + overlap) * stride - length - low))
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
-    # One image for each place within a stride, so that windows are shifts and not strided slices.
-    x = x.reshape(n, rows + overlap, stride, columns + overlap, stride, c)
-    phases = [
-        [phase.squeeze((2, 4)) for phase in jnp.split(row, stride, axis=4)]
-        for row in jnp.split(x, stride, axis=2)
-    ]
-
-    def entries(i, j):
-        (down, i), (right, j) = divmod(i, stride), divmod(j, stride)
-        return phases[i][j][:, down : down + rows, right : right + columns]
-
-    return [entries(i, j) for i in range(size) for j in range(size)]
+def _plus(init, constant):
+    return lambda key, shape, dtype=jnp.float32: init(key, shape, dtype) + constant

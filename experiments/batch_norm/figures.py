@@ -54,7 +54,7 @@ def drawings(
 
 def likelihoods(results: Judged, names: tuple[str, ...]) -> Figure:
     """Draw histograms of log p(x) in evaluation mode."""
-    values = {name: -results.bpd(name) for name in names}
+    values = {results.titles.get(name, name): -results.bpd(name) for name in names}
     return figures.score_histograms(values, results.in_dist, xlabel=LOG_PROB)
 
 

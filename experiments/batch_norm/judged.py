@@ -32,6 +32,7 @@ class Judged:
         seconds: by set, the time that it took to take them.
         members: by set ``(members, n)`` log-likelihoods under an ensemble, nats; without them
             there is no WAIC.
+        titles: titles of sets by name, where `label` does not give them.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Judged:
     log_probs: Mapping[str, np.ndarray]
     seconds: Mapping[str, float]
     members: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def at(self, name: str, ratio: float) -> np.ndarray:
         """Return the log-likelihoods of a set at one ratio, ``(draws, n)`` in nats."""
@@ -53,8 +55,8 @@ class Judged:
         """Compute Δ of each image of a set, with its standard error."""
         return statistics.delta(self.at(name, r1), self.at(name, r2))
 
-    def in_bits(self, log_prob: np.ndarray) -> np.ndarray:
-        """Turn log-likelihoods in nats into bits per dimension."""
+    def in_bits(self, log_prob: Any) -> Any:
+        """Turn log-likelihoods in nats, a number or an array, into bits per dimension."""
         return bits_per_dim(log_prob, self.image_shape)
 
     def bpd(self, name: str, ratio: float = 0.0) -> np.ndarray:
@@ -88,8 +90,8 @@ class Judged:
         }
 
     def by_set(self, score: str, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Return one score of several sets, by set."""
-        return {name: self.scores[name][score] for name in names}
+        """Return one score of several sets, by their titles."""
+        return {self.titles.get(name, name): self.scores[name][score] for name in names}
 
     def detection(self, name: str, score: str) -> Detection:
         """Measure how well a score tells a set from the trusted one."""

@@ -1,9 +1,11 @@
-"""The BatchNorm paper's own numbers: Tables 1, 2 and 5.
+"""The BatchNorm paper's own numbers: Tables 1, 2, 4 and 5, and the temperatures of Appendix B.
 
-Its ImageNet is `downsampled_imagenet`, its LSUN `lsun`. Left as None: the VAE's r2 = 0.5
-column of Table 5, which repeats Table 2's WAIC. Table 1(b) prints 8.56 where its own rows differ
+The paper's ImageNet is `downsampled_imagenet`, its LSUN `lsun`. The column r2 = 0.5 of the VAE in
+Table 5 is None, since it repeats WAIC of Table 2. Table 1(b) prints 8.56 where its own rows differ
 by 8.66.
 """
+
+from collections.abc import Mapping
 
 from experiments.batch_norm.settings import SWEEP_R2
 
@@ -81,9 +83,19 @@ _TABLE_1 = {  # bits per dimension, evaluation and training mode
     ("cifar10", "pixelcnn"): {"cifar10": (3.21, 3.33), "svhn_cropped": (2.16, 4.04)},
 }
 
+TABLE_4: Mapping[float, tuple[float, float]] = {
+    0.7: (1.51, 317),
+    1.0: (2.88, 328),
+    1.3: (5.43, 16.0),
+}
+"""By temperature: bits per dimension, in evaluation and training mode under RealNVP trained on
+CIFAR-10, of samples of RealNVP trained on SVHN."""
+TEMPERATURES: Mapping[str, float] = {"realnvp": 1.10, "pixelcnn": 1.17}
+"""By model: the temperature of the samples that fool the paper's own models (Appendix B)."""
+
 
 def auroc(in_dist: str, model: str) -> dict[tuple[str, str], float]:
-    """Tables 2 and, under ``batch_norm_delta@<r2>``, 5: by (set, score)."""
+    """Look up AUROCs by (set, score): Table 2, and Table 5 under ``batch_norm_delta@<r2>``."""
     found = {}
     for table, columns in ((_TABLE_2, _SCORES), (_TABLE_5, _SWEEP)):
         sets, *rows = table.get((in_dist, model), ((),))
@@ -93,7 +105,7 @@ def auroc(in_dist: str, model: str) -> dict[tuple[str, str], float]:
 
 
 def bpd(in_dist: str, model: str) -> dict[tuple[str, str, str], float]:
-    """Table 1: by (model, set, mode)."""
+    """Look up bits per dimension by (model, set, mode), of Table 1."""
     return {
         (model, name, mode): value
         for name, values in _TABLE_1.get((in_dist, model), {}).items()

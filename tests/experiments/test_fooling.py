@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import fooling
+from experiments import bn_cifar, bn_fashion_mnist, fooling
+from experiments.batch_norm.fooling.results import Attack
 from experiments.batch_norm.fooling.search import find_temperature, sampler
-from experiments.lab.common import UsageError
+from experiments.batch_norm.fooling.study import load_other
+from experiments.batch_norm.settings import Sizes
+from experiments.lab import UsageError
 from jaxood import data, scores
 from jaxood.density import DensityModel
-from jaxood.report.labels import label
 
 D = 64  # pixels of an image
 
@@ -125,30 +127,56 @@ def test_svhn_without_a_train_split_is_cut_by_position(monkeypatch):
         return images, None
 
     monkeypatch.setattr(data, "load", load)
-    train, test, note = fooling.load_attacker("svhn_cropped", None)
+    train, test, cut = load_other("svhn_cropped", None)
     np.testing.assert_array_equal(np.concatenate([train, test]), images)
     assert len(train) == 60
-    assert "first 60" in note and "last 20" in note
+    assert len(test) == 20
+    assert cut
     with pytest.raises(data.DataError, match="no source has the split"):
-        fooling.load_attacker("mnist", None)
+        load_other("mnist", None)
 
 
 def test_sets_with_a_train_split_are_not_cut():
-    train, test, note = fooling.load_attacker("digits/scaled_0.5", None)
+    train, test, cut = load_other("digits/scaled_0.5", None)
     np.testing.assert_array_equal(train, data.load("digits/scaled_0.5", "train")[0])
     np.testing.assert_array_equal(test, data.load("digits/scaled_0.5", "test")[0])
-    assert note == ""
+    assert not cut
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("realnvp(svhn_cropped), T = 1.03", "RealNVP (SVHN, T = 1.03)"),
-        ("pixelcnn(digits/scaled_0.5), T = 0.7", "PixelCNN++ (digits × 0.5, T = 0.7)"),
-    ],
-)
-def test_samples_have_legible_names(name, text):
-    assert label(name) == text
+def test_samples_have_names_that_stay_and_titles_that_a_person_reads():
+    attack = Attack(
+        model="pixelcnn",
+        in_dist="digits",
+        other="digits/scaled_0.5",
+        sizes=Sizes(images=1, null_images=1, draws=1),
+        temperature=1.0349,
+        target=0.0,
+        tried={},
+    )
+    assert attack.fooling == "pixelcnn(digits/scaled_0.5), T = 1.03"
+    assert attack.temperatures == {
+        attack.fooling: 1.0349,
+        "pixelcnn(digits/scaled_0.5), T = 0.7": 0.7,
+        "pixelcnn(digits/scaled_0.5), T = 1.0": 1.0,
+        "pixelcnn(digits/scaled_0.5), T = 1.3": 1.3,
+    }
+    assert list(attack.titles) == list(attack.temperatures)
+    assert [*attack.titles.values()] == [
+        f"PixelCNN++ (digits × 0.5, T = {t})" for t in ("1.03", "0.7", "1.0", "1.3")
+    ]
+
+
+def test_the_study_takes_the_trusted_model_of_its_experiment():
+    """Appendix B: a RealNVP of CIFAR-10 is fooled by one of SVHN, and a PixelCNN++ by MNIST."""
+    flow = fooling.study_of(fooling.Config(model="realnvp", preset="paper"))
+    assert (flow.in_dist, flow.other) == ("cifar10", "svhn_cropped")
+    assert flow.recipe == flow.attacker == bn_cifar.PRESETS["realnvp", "paper"].recipe
+    pixels = fooling.study_of(fooling.Config(model="pixelcnn", preset="small"))
+    assert (pixels.in_dist, pixels.other) == ("fashion_mnist", "mnist")
+    assert pixels.recipe == bn_fashion_mnist.PRESETS["pixelcnn", "small"].recipe
+    assert pixels.attacker == pixels.recipe.with_steps(200)
+    longer = fooling.study_of(fooling.Config(model="pixelcnn", steps=3))
+    assert longer.recipe.steps == longer.attacker.steps == 3
 
 
 class TestTrustedRun:
@@ -161,7 +189,7 @@ class TestTrustedRun:
         return fooling.Config(preset="smoke", trusted_run=tmp_path)
 
     def directory(self, config):
-        return fooling.trusted_directory(config, fooling.PAIRS[config.model], Path("out"))
+        return fooling.trusted_directory(config, Path("out"))
 
     def test_that_fits_is_read(self, lent):
         assert self.directory(lent) == lent.trusted_run / "model"

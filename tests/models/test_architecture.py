@@ -290,10 +290,9 @@ def test_presets_of_the_other_experiments():
     assert (preset.images, preset.null_images) == (5000, 5000)
 
     # Appendix B fools a RealNVP of CIFAR-10 by one of SVHN, a PixelCNN++ of Fashion-MNIST by MNIST.
-    assert fooling.PAIRS["realnvp"].sets == ("cifar10", "svhn_cropped")
-    assert fooling.PAIRS["realnvp"].presets is bn_cifar.PRESETS
-    assert fooling.PAIRS["pixelcnn"].sets == ("fashion_mnist", "mnist")
-    assert fooling.PAIRS["pixelcnn"].presets is bn_fashion_mnist.PRESETS
+    assert fooling.LENDERS["realnvp"] is bn_cifar.PRESETS
+    assert fooling.LENDERS["pixelcnn"] is bn_fashion_mnist.PRESETS
+    assert fooling.OTHERS == {"realnvp": "svhn_cropped", "pixelcnn": "mnist"}
     assert fooling.SIZES["paper"].batch_size == 64
 
     # Figure 1's flow is that of Fashion-MNIST; 100 epochs, and 10 where images are shrunk.

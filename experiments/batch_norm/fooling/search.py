@@ -1,24 +1,32 @@
-"""Samples at a temperature, and the temperature at which they are as likely as is asked for."""
+"""Samples at a temperature, and the search for the one that makes them as likely as is asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.lab.common import UsageError
+from experiments.lab import UsageError
 from jaxood import progress
-from jaxood.density import DensityModel
+from jaxood.density import DensityModel, Variables
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def sampler(model: DensityModel, variables, chunk: int):
-    """A function that draws samples, ``chunk`` at a time, at any temperature by one program.
+Sampler = Callable[[jax.Array, int, float], np.ndarray]
+"""``(key, n, temperature)`` to uint8 ``(n, h, w, c)``."""
+
+
+def sampler(model: DensityModel, variables: Variables, chunk: int) -> Sampler:
+    """Make a function that draws samples at any temperature by one program.
+
+    Args:
+        model: a `DensityModel`.
+        variables: of the model.
+        chunk: number of samples drawn at a time.
 
     Returns:
-        ``(key, n, temperature)`` to uint8 ``(n, h, w, c)``. The same key gives the same random
-        numbers at every temperature.
+        A function whose random numbers depend on the key alone, not on the temperature.
     """
     program = jax.jit(
         lambda variables, key, temperature: model.sample(
@@ -26,7 +34,7 @@ def sampler(model: DensityModel, variables, chunk: int):
         )
     )
 
-    def draw(key, n, temperature):
+    def draw(key: jax.Array, n: int, temperature: float) -> np.ndarray:
         chunks = -(-n // chunk)
         parts = []
         with progress.bar("sampling", chunks, show=chunks > 1) as advance:
@@ -43,8 +51,8 @@ class Search(NamedTuple):
     """A temperature and how it was found.
 
     Attributes:
-        temperature: that was looked for.
-        tried: by temperature, log-likelihoods ``(n,)`` of samples, nats, all finite.
+        temperature: the temperature that was looked for.
+        tried: by temperature that was tried, log-likelihoods ``(n,)`` of samples, nats, all finite.
     """
 
     temperature: float
@@ -59,7 +67,7 @@ def find_temperature(
     factor: float = 1.25,
     limits: tuple[float, float] = (0.05, 20.0),
 ) -> Search:
-    """The temperature at which the median log-likelihood of samples is ``target``.
+    """Find the temperature at which the median log-likelihood of samples is ``target``.
 
     Steps by ``factor`` from T = 1 find a bracket, and bisection narrows it down: it needs no more
     than the sign of a noisy difference. Samples of a trained model grow less likely with
@@ -69,9 +77,9 @@ def find_temperature(
     Args:
         log_prob: temperature to log-likelihoods ``(n,)`` of samples, nats; best with the same
             random numbers at every temperature.
-        target: nats.
+        target: the median to reach, nats.
         tolerance: width of the last bracket, whose middle is returned.
-        factor: of the steps that look for a bracket.
+        factor: ratio of the steps that look for a bracket.
         limits: lowest and highest temperature to try.
 
     Raises:
@@ -80,15 +88,15 @@ def find_temperature(
     """
     tried: dict[float, np.ndarray] = {}
 
-    def median(temperature):
+    def median(temperature: float) -> float:
         if temperature not in tried:
             values = np.asarray(log_prob(temperature), np.float64)
             # An exploded likelihood is an unlikely one, and must have quartiles.
             tried[temperature] = np.nan_to_num(values, nan=_LOWEST, neginf=_LOWEST)
             _check_monotone(tried)
-        return np.median(tried[temperature])
+        return float(np.median(tried[temperature]))
 
-    def too_likely(temperature):
+    def too_likely(temperature: float) -> bool:
         return median(temperature) > target
 
     low, high = 1.0, factor
@@ -109,8 +117,8 @@ def find_temperature(
     return Search((low + high) / 2, tried)
 
 
-def _check_monotone(tried):
-    """Three standard errors of a difference of two medians are noise."""
+def _check_monotone(tried: Mapping[float, np.ndarray]) -> None:
+    """Refuse medians that rise and fall with temperature by more than three standard errors."""
     temperatures = sorted(tried)
     values = [tried[t] for t in temperatures]
     medians = np.array([np.median(v) for v in values])

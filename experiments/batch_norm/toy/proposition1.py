@@ -14,10 +14,10 @@ import numpy as np
 from jax import lax
 
 from jaxood.density import DensityModel
+from jaxood.models.mates_only import mates_only
 from jaxood.models.pixelcnn.network import pixelcnn
 from jaxood.nn.jacobian import own_log_det
 from jaxood.nn.layers import BatchNorm
-from jaxood.models.mates_only import mates_only
 
 LEVELS, PIXELS = 4, 3
 """Of the images of the autoregressive model: 64 images in all. The VAE's have two pixels."""

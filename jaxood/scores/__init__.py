@@ -17,12 +17,22 @@ log-likelihoods that were kept into scores. `to_plain` and `from_plain` write a 
 rebuild it.
 """
 
-from jaxood.scores import rendering, statistics
+from jaxood.scores import nrm, rendering, statistics
 from jaxood.scores.batch_norm import batch_norm_delta, batch_norm_rank, mixed_log_prob
 from jaxood.scores.glow import glow_log_pz, glow_neg_log_pz
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality, waic
+from jaxood.scores.nrm import (
+    nrm_latent,
+    nrm_latent_class_centred,
+    nrm_latent_per_energy,
+    nrm_latent_two_sided,
+    nrm_measure,
+    nrm_neg_log_prob,
+    nrm_profile,
+    nrm_reconstruction,
+    nrm_switches,
+)
 from jaxood.scores.plain import from_plain, to_plain
-from jaxood.scores.rendering import nrm_latent
 from jaxood.scores.score import Estimate, Score, scored
 
 __all__ = [
@@ -36,7 +46,16 @@ __all__ = [
     "log_prob",
     "mixed_log_prob",
     "neg_log_prob",
+    "nrm",
     "nrm_latent",
+    "nrm_latent_class_centred",
+    "nrm_latent_per_energy",
+    "nrm_latent_two_sided",
+    "nrm_measure",
+    "nrm_neg_log_prob",
+    "nrm_profile",
+    "nrm_reconstruction",
+    "nrm_switches",
     "rendering",
     "scored",
     "statistics",

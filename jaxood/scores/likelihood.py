@@ -11,13 +11,14 @@ import numpy as np
 
 from jaxood import parallel, progress
 from jaxood.density import Array, DensityModel, Variables, image_keys
+from jaxood.models.glow import Glow
 from jaxood.parallel.batches import in_batches
 from jaxood.scores import statistics
 from jaxood.scores.score import Estimate, Score, scored
 
 
 def log_prob(
-    model: DensityModel,
+    model: DensityModel | Glow,
     variables: Variables,
     x: Array,
     *,
@@ -29,7 +30,7 @@ def log_prob(
     """Compute log-likelihoods in evaluation mode: a per-image quantity.
 
     Args:
-        model: a `DensityModel`.
+        model: a `DensityModel`, or a `Glow`.
         variables: of the model; each device that they lie on evaluates batches of its own.
         x: uint8 ``(n, h, w, c)``, n > 0.
         key: of the model's noise, by default that of seed 0; an image's noise is a function of
@@ -48,7 +49,7 @@ def log_prob(
 
 
 def log_prob_draws(
-    model: DensityModel,
+    model: DensityModel | Glow,
     variables: Variables,
     x: Array,
     key: jax.Array,
@@ -67,7 +68,7 @@ def log_prob_draws(
 
 
 def log_prob_draw(
-    model: DensityModel,
+    model: DensityModel | Glow,
     variables: Variables,
     x: Array,
     key: jax.Array,
@@ -108,7 +109,7 @@ def _draws(score: Score, images: Array) -> np.ndarray:
 
 
 def neg_log_prob(
-    model: DensityModel,
+    model: DensityModel | Glow,
     variables: Variables,
     *,
     seed: int = 0,
@@ -118,7 +119,7 @@ def neg_log_prob(
     """Build the score ``-log p(x)`` in nats, both papers' baseline: a per-image score.
 
     Args:
-        model: a `DensityModel`; it is evaluated with BatchNorm in evaluation mode.
+        model: a `DensityModel`, or a `Glow`; it is evaluated with BatchNorm in evaluation mode.
         variables: of the model; each device that they lie on evaluates batches of its own.
         seed: of the model's noise; an image's noise is a function of the seed and the image alone.
         draws: noise draws an image, over which the log-likelihood is averaged.
@@ -138,7 +139,7 @@ def _neg_log_prob(score: Score, images: Array) -> Estimate:
 
 
 def t_perm(
-    model: DensityModel,
+    model: DensityModel | Glow,
     variables: Variables,
     trusted: Array,
     *,
@@ -172,7 +173,7 @@ def _t_perm(score: Score, images: Array) -> Estimate:
 
 
 def typicality(
-    model: DensityModel,
+    model: DensityModel | Glow,
     variables: Variables,
     trusted: Array,
     *,
@@ -220,7 +221,7 @@ def _against_trusted(name, model, variables, trusted, seed, draws, batch_size) -
 
 
 def waic(
-    model: DensityModel,
+    model: DensityModel | Glow,
     variables: Variables,
     *,
     seed: int = 0,

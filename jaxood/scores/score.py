@@ -48,6 +48,11 @@ class _Kind(NamedTuple):
 _KINDS: dict[str, _Kind] = {}
 
 
+def names() -> tuple[str, ...]:
+    """Return the names of all scores that there are."""
+    return tuple(_KINDS)
+
+
 def scored(name: str, *, per_image: bool) -> Callable[[Evaluate], Evaluate]:
     """Register the function that computes the scores of a name: a decorator.
 

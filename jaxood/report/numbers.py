@@ -19,7 +19,7 @@ def number(value: float | None, digits: int | None = None, *, signed: bool = Fal
     """
     if value is None or not math.isfinite(value):
         return "–"
-    sign = "+" if signed else ""
+    sign = "+z" if signed else "z"  # z: what is rounded to zero has no minus sign
     if digits is not None:
         text = f"{value:{sign},.{digits}f}"
     elif isinstance(value, int | np.integer) or abs(value) >= 1000:

@@ -25,6 +25,7 @@ error.
 
 import base64
 import functools
+import numbers
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -158,7 +159,7 @@ def _finalize(value: object) -> object:
     """Write a value of a template into Markdown."""
     if isinstance(value, Markdown | jinja2.Undefined):  # the latter raises when it is written
         return value
-    numeric = value is None or isinstance(value, int | float)
+    numeric = value is None or isinstance(value, numbers.Real)
     return escape(format_cell(value) if numeric else str(value))
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.batch_norm.toy import proposition1
+from jaxood.models.mates_only import mates_only
 from jaxood.models.realnvp import RealNVP, realnvp
 from jaxood.nn.batch_stats import batch_moments
 from jaxood.nn.jacobian import own_log_det
-from jaxood.models.mates_only import mates_only
 from jaxood.scores import mixed_log_prob
 from tests.helpers import perturb
 

@@ -4,10 +4,11 @@ import chex
 import numpy as np
 import pytest
 
-from experiments import toy
 from experiments.batch_norm.toy import examples as toy_examples
 from experiments.batch_norm.toy import figures as toy_figures
+from experiments.batch_norm.toy import study
 from experiments.batch_norm.toy.detection import average_down
+from experiments.batch_norm.toy.proposition1 import Check
 
 # ------------------------------------------------------------------- Section 4.2.1 and Appendix D
 
@@ -43,7 +44,7 @@ def test_maximum_likelihood_is_gamma_zero_where_there_is_no_effect():
 
 @pytest.fixture(scope="module")
 def trained():
-    return toy._train_couplings(seed=0)
+    return study.train_couplings(seed=0)
 
 
 def test_training_forgets_gamma_in_the_papers_example(trained):
@@ -116,8 +117,6 @@ def test_average_down_averages_after_a_black_border():
 
 
 def test_masses_draw_one_mark_a_check():
-    from experiments.batch_norm.toy.proposition1 import Check
-
     checks = [Check("a", "usual", 4, 1.1, False), Check("a", "mates only", 16, 1.0, True)]
     (axes,) = toy_figures.masses(checks).axes
     marks = [np.asarray(line.get_xydata()) for line in axes.lines if line.get_marker() != "None"]

@@ -10,8 +10,8 @@ from scipy.stats import norm
 
 from experiments.batch_norm import results as batch_norm_results
 from experiments.batch_norm.fooling import results as fooling_results
-from experiments.batch_norm.toy import report as toy_report
 from experiments.batch_norm.toy.proposition1 import Check
+from experiments.batch_norm.toy.results import Results as ToyResults
 from experiments.nrm.claims import Claim, claims
 from experiments.nrm.glow import results as glow_results
 from jaxood.scores.rendering import Measurement
@@ -300,7 +300,7 @@ def test_masses_are_called_one_where_they_are():
         Check("flow", "usual", 16, 1.031, False),
         Check("pixels", "usual", 1, 0.6, False),
     ]
-    (table,) = toy_report._proposition(checks).tables
+    table = toy_results(checks=checks).masses_table()
     assert [row[4:] for row in table.rows] == [
         ["0 (to 1e-4)", "1"],
         ["0 (to 1e-4)", "1"],
@@ -314,19 +314,29 @@ def test_masses_are_called_one_where_they_are():
 # --------------------------------------------------------------------------- the toy's headline
 
 
+def toy_results(*, checks, gaussians: Any = None, path: Any = None):
+    return ToyResults(
+        gaussians=gaussians,
+        descents={"independent": path},
+        checks=checks,
+        outcomes=(),
+        absent={},
+    )
+
+
 def toy_headline(*, gap=0.01, gamma=0.02, mass=1.03):
     gaussians: Any = SimpleNamespace(ood=("gap",), auroc=lambda score, name: gap)
     path: Any = SimpleNamespace(gamma=np.array([1.0, gamma]))
     checks = [Check("one", "usual", 4, 1.00002, True), Check("two", "usual", 4, mass, False)]
-    return toy_report.headline(gaussians, {"independent": path}, checks)
+    return toy_results(checks=checks, gaussians=gaussians, path=path).headline()
 
 
 def test_the_toy_says_of_each_claim_whether_it_holds():
     said = toy_headline()
     assert "Section 3 holds: " in said and "is 0.01 for" in said
     assert "Section 4.2.1 does not hold: " in said and "γ = 0.02" in said
-    assert "Proposition 1 does not hold for" in said and "by up to 3e-02; " in said
-    assert said.endswith("by up to 2e-05.")
+    assert "Proposition 1 does not hold for" in said and "by up to 0.03; " in said
+    assert said.endswith("by up to 2e−05.")
     assert "Section 3 does not hold: " in toy_headline(gap=0.6)
     assert "Section 4.2.1 holds: " in toy_headline(gamma=1.0)
     assert "differ by 0.46 nats" in toy_headline(gamma=1.0)

@@ -35,6 +35,9 @@ def test_decimals_and_signs():
     assert report.number(-0.25, signed=True) == "−0.25"
     assert report.number(3, signed=True) == "+3"
     assert report.number(np.nan, 2, signed=True) == "–"
+    assert report.number(-0.004, 2) == "0.00"
+    assert report.number(-0.004, 2, signed=True) == "+0.00"
+    assert report.number(-0.0) == "0"
 
 
 def test_text_in_a_cell_stays_as_it_is():

@@ -1,33 +1,32 @@
-"""Does the BatchNorm test still detect when the training-mode likelihood is a true one?"""
+"""The BatchNorm test with training-mode likelihoods that are true ones: does it still detect?"""
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
+from experiments import lab
 from experiments.batch_norm.settings import R1, R2
-from experiments.lab.common import Flags
-from experiments.lab.recipes import Trained, trained
-from experiments.lab.store import Scores, identity
-from jaxood import data, metrics, report, scores
+from jaxood import data, metrics, scores
 from jaxood.models.mates_only import mates_only
 from jaxood.models.realnvp import realnvp
-from jaxood.report import record
-from jaxood.report.labels import label
-from jaxood.train import Recipe
+from jaxood.report import label
+from jaxood.report.record import ResultRow
+from jaxood.scores import statistics
+from jaxood.train import Recipe, Trained
 
 USUAL, EXACT, MATES = "usual", "exact Jacobian", "mates only"
 COLUMNS = [(USUAL, R1), (MATES, R1), (USUAL, 0), (MATES, 0), (EXACT, 0)]
-"""Likelihood and r1 of each column of the report's table."""
+"""Likelihood and r1 of each Δ that is computed; the first is the paper's."""
 FASHION_OOD = ("mnist", "kmnist", "fashion_mnist/rotated")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """One trusted set, its OOD sets, and how much of everything.
+    """One trusted set, its OOD sets, and the amount of training and scoring.
 
     Attributes:
         in_dist: name of the trusted set.
@@ -36,8 +35,8 @@ class Case:
         recipe: the RealNVP and its training.
         exact: whether the exact Jacobian is taken too, at a cost of ``b h w c`` batches a batch.
         batch_size: b of the test.
-        images: of each set.
-        draws: of companions and noise.
+        images: number of images of each set.
+        draws: Monte-Carlo draws of companions and noise.
     """
 
     in_dist: str
@@ -50,12 +49,12 @@ class Case:
     draws: int
 
     @property
-    def place(self):
-        """Where its model and scores are kept."""
+    def place(self) -> str:
+        """Name under which its model and scores are kept."""
         return f"{self.in_dist}-{self.shrink}"
 
-    def named(self, name):
-        """A set as the record names it: with the size of its images, where that was changed."""
+    def named(self, name: str) -> str:
+        """Name a set as the record does: with the size of its images, where that was changed."""
         side = -(-28 // self.shrink)
         side += side % 2
         return name if self.shrink == 1 else f"{name} ({side}×{side})"
@@ -63,11 +62,10 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one case found.
+    """The results of one case.
 
     Attributes:
         case: the case.
-        model: row of the record.
         results: −log p(x), and Δ with the usual likelihood at the paper's ratios.
         sweeps: Δ with the other likelihoods, and with r1 -> 0, where r1 is evaluation mode.
         correction: by set, mean ``|exact - usual|`` log-likelihood at r2 in nats; empty without
@@ -76,15 +74,14 @@ class Outcome:
     """
 
     case: Case
-    model: record.ModelRow
-    results: list[record.ResultRow]
-    sweeps: list[record.ResultRow]
+    results: list[ResultRow]
+    sweeps: list[ResultRow]
     correction: dict[str, float]
     delta: dict[str, float]
 
 
-def average_down(images, k):
-    """Images averaged over k x k squares, after black borders up to an even number of squares.
+def average_down(images: np.ndarray, k: int) -> np.ndarray:
+    """Average images over k x k squares, after black borders up to an even number of squares.
 
     Args:
         images: uint8 ``(n, h, w, c)``.
@@ -102,97 +99,109 @@ def average_down(images, k):
     return np.rint(squares.mean((2, 4))).astype(np.uint8)
 
 
-def run(case: Case, flags: Flags, out: Path) -> Outcome:
-    """Train, score, compare.
+LogProbs = dict[tuple[str, str], dict[float, np.ndarray]]
+"""Log-likelihoods by set and likelihood, and by ratio: ``(draws, n)``, nats."""
+
+
+def run(case: Case, run: lab.Run) -> Outcome:
+    """Train a model, score its sets with each likelihood, and compare.
 
     Raises:
-        DataError: where a set is not to be had.
+        DataError: if a set is not there.
     """
 
-    def load(name, split):
-        return average_down(data.load(name, split, flags.data_dir)[0], case.shrink)
+    def load(name: str, split: str) -> np.ndarray:
+        return average_down(data.load(name, split, run.flags.data_dir)[0], case.shrink)
 
-    rng = np.random.default_rng(flags.seed)
+    rng = np.random.default_rng(run.flags.seed)
     images = load(case.in_dist, "train")
     sets = {
         name: rng.permutation(load(name, "test"))[: case.images]
         for name in (case.in_dist, *case.ood)
     }
-    directory = out / "models" / case.place
-    in_dist = case.named(case.in_dist)
-    fit = trained(
+    trained = run.train(
         case.recipe,
-        in_dist,
         images,
-        seed=flags.seed,
-        devices=flags.devices,
-        directory=directory,
+        name=case.recipe.model,
+        in_dist=case.named(case.in_dist),
+        part=f"models/{case.place}",
     )
-    log_probs, seconds = _score(case, flags, fit, images, sets, out)
-    results, sweeps = _rows(case, fit.row.name, log_probs, seconds)
+    log_probs, seconds = _score(case, run, trained, images, sets)
+    results, sweeps = _rows(case, log_probs, seconds)
     correction = {}
     if case.exact:
-        # Same key: same batches, same noise.
+        # The same key gives the same batches and the same noise.
         correction = {
             case.named(n): float(np.abs(log_probs[n, EXACT][R2] - log_probs[n, USUAL][R2]).mean())
             for n in sets
         }
     medians = {case.named(n): float(np.median(_delta(log_probs[n, USUAL], 0))) for n in sets}
-    return Outcome(case, fit.row, results, sweeps, correction, medians)
+    return Outcome(case, results, sweeps, correction, medians)
 
 
-def _score(case: Case, flags: Flags, fit: Trained, images, sets, out: Path):
-    """By (set, likelihood): log-likelihoods ``{ratio: (draws, n)}`` in nats, and seconds."""
-    models = {USUAL: fit.model, MATES: mates_only(fit.model)}
+def _score(
+    case: Case, run: lab.Run, trained: Trained, images: np.ndarray, sets: dict[str, np.ndarray]
+) -> tuple[LogProbs, dict[tuple[str, str], float]]:
+    """Compute log-likelihoods of each set by each likelihood, and the seconds that each took."""
+    models = {USUAL: trained.model, MATES: mates_only(trained.model)}
     if case.exact:
-        recipe = case.recipe
-        models[EXACT] = realnvp(
-            images.shape[1:], width=recipe.width, depth=recipe.depth, jacobian="exact"
-        )
-    made_from = identity(sets, model=fit.variables)
-    store = Scores(out / "scores.npz", {f"{case.place}, {k}": v for k, v in made_from.items()})
-    log_probs, seconds = {}, {}
+        width, depth = case.recipe.width, case.recipe.depth or 1
+        models[EXACT] = realnvp(images.shape[1:], width=width, depth=depth, jacobian="exact")
+    made_from = lab.identity(sets, model=trained.variables)
+    run.store.expect({f"{case.place}, {name}": digest for name, digest in made_from.items()})
+    log_probs: LogProbs = {}
+    seconds = {}
     for name, likelihood in itertools.product(sets, models):
         # The small ratio is left out of the exact one, where it would cost the most.
         ratios = (0, R2) if likelihood == EXACT else (0, R1, R2)
 
-        def compute(name=name, likelihood=likelihood, ratios=ratios):
+        def compute(
+            name: str = name, likelihood: str = likelihood, ratios: tuple[float, ...] = ratios
+        ) -> np.ndarray:
             print(f"scoring {case.images} images: {label(case.named(name))}, {likelihood}")
             return scores.mixed_log_prob(
                 models[likelihood],
-                fit.variables,
+                trained.variables,
                 sets[name],
                 images,
                 ratios,
-                key=jax.random.key(flags.seed),
+                key=jax.random.key(run.flags.seed),
                 batch_size=case.batch_size,
                 draws=case.draws,
                 show_progress=True,
             )
 
         entry = f"{case.place}/{name}/{likelihood}"
-        values, seconds[name, likelihood] = store.timed(f"log_prob/{entry}", compute)
+        values, seconds[name, likelihood] = run.store.timed(f"log_prob/{entry}", compute)
         log_probs[name, likelihood] = {r: values[:, i] for i, r in enumerate(ratios)}
     return log_probs, seconds
 
 
-def _delta(at, r1):
-    return scores.statistics.delta(at[r1], at[R2]).mean
+def _delta(at: Mapping[float, np.ndarray], r1: float) -> np.ndarray:
+    return statistics.delta(at[r1], at[R2]).mean
 
 
-def _rows(case: Case, model: str, log_probs, seconds):
-    """The usual likelihood's main rows, and the rows of all others."""
+def _rows(
+    case: Case, log_probs: LogProbs, seconds: Mapping[tuple[str, str], float]
+) -> tuple[list[ResultRow], list[ResultRow]]:
+    """Make the usual likelihood's main rows, and the rows of all others."""
 
-    def row(name, score, likelihood, values, params):
-        return record.ResultRow.from_detection(
+    def row(
+        name: str,
+        score: str,
+        likelihood: str,
+        values: Callable[[Mapping[float, np.ndarray]], np.ndarray],
+        params: Mapping[str, Any],
+    ) -> ResultRow:
+        return ResultRow.from_detection(
             metrics.detection(
                 values(log_probs[case.in_dist, likelihood]), values(log_probs[name, likelihood])
             ),
-            model=model,
+            model=case.recipe.model,
             in_dist=case.named(case.in_dist),
             ood=case.named(name),
             score=score,
-            params={"draws": case.draws} | params,
+            params={"draws": case.draws, **params},
             seconds=seconds[name, likelihood],
         )
 
@@ -207,100 +216,3 @@ def _rows(case: Case, model: str, log_probs, seconds):
                 )
                 (results if (likelihood, r1) == COLUMNS[0] else sweeps).append(made)
     return results, sweeps
-
-
-def section(
-    made: record.Record, outcomes: Sequence[Outcome], absent: Mapping[str, str]
-) -> report.Section:
-    """What the test finds with each likelihood, as a section of the report."""
-    rows = [*made.results, *made.sweeps]
-    used = [c for c in COLUMNS if any(_is(row, *c) for row in rows)]
-
-    def cell(row):
-        if row is None:
-            return None
-        low, high = row.auroc_ci
-        return f"{row.auroc:.3f}\n[{low:.3f}, {high:.3f}]"
-
-    def find(in_dist, ood, matches):
-        here = (r for r in rows if (r.in_dist, r.ood) == (in_dist, ood) and matches(r))
-        return next(here, None)
-
-    lines = [
-        [
-            label(in_dist),
-            label(ood),
-            cell(find(in_dist, ood, lambda r: r.score == "neg_log_prob")),
-            *(cell(find(in_dist, ood, lambda r, c=c: _is(r, *c))) for c in used),
-        ]
-        for in_dist, ood in dict.fromkeys((row.in_dist, row.ood) for row in made.results)
-    ]
-    settings = "; ".join(
-        f"{label(o.case.named(o.case.in_dist))}: b = {o.case.batch_size}, {o.case.images} images "
-        f"a set, {o.case.draws} draws"
-        for o in outcomes
-    )
-    corrections = [
-        [label(in_dist), label(name), o.delta[name], o.correction[name]]
-        for o in outcomes
-        for in_dist in [o.case.named(o.case.in_dist)]
-        for name in o.correction
-    ]
-    tables = [
-        report.Table(
-            "AUROC with 95 % intervals; Δ with three training-mode likelihoods",
-            [
-                "trained on",
-                "OOD set",
-                label("neg_log_prob"),
-                *(
-                    f"Δ, {likelihood}, r1 {'→' if r1 == 0 else '='} {r1:g}"
-                    for likelihood, r1 in used
-                ),
-            ],
-            lines,
-        )
-    ]
-    if corrections:
-        tables.append(
-            report.Table(
-                f"What the exact Jacobian changes, beside Δ (nats an image, at r = {R2})",
-                ["trained on", "set", "Δ, usual (median)", "mean |exact − usual|"],
-                corrections,
-            )
-        )
-    changes = "; ".join(
-        f"{how}, {max(found):.3f}" for how in (EXACT, MATES) if (found := [*_changes(rows, how)])
-    )
-    missing = "".join(
-        f"\n\n{label(name)} was left out, because it was not found: {why}"
-        for name, why in absent.items()
-    )
-    return report.Section(
-        "Does detection change when the likelihood is a true one?",
-        "A small RealNVP, trained as usual, and Δ with the usual log-determinant, with the exact "
-        f"Jacobian, and with statistics of the batch mates alone (two folds); r2 = {R2}. The exact "
-        "Jacobian costs b·h·w·c batches a batch, so it is taken for images of few pixels, in small "
-        "batches, and with r1 → 0, which is evaluation mode; the others for comparison there and "
-        f"at the paper's r1 = {R1} too. Same batches, same noise. {settings}.\n\n"
-        f"Largest change of an AUROC from the usual likelihood's, at equal r1: {changes}.{missing}",
-        tables=tables,
-    )
-
-
-def _is(row: record.ResultRow, likelihood: str, r1: float) -> bool:
-    return row.params.get("likelihood") == likelihood and row.params["r1"] == r1
-
-
-def _changes(rows: Sequence[record.ResultRow], likelihood: str):
-    """|AUROC - the usual likelihood's|, of every row of a likelihood."""
-    usual = {
-        (row.in_dist, row.ood, row.params["r1"]): row.auroc
-        for row in rows
-        if row.params.get("likelihood") == USUAL
-    }
-    for row in rows:
-        if row.params.get("likelihood") == likelihood and row.auroc is not None:
-            other = usual[row.in_dist, row.ood, row.params["r1"]]
-            if other is not None:
-                yield abs(row.auroc - other)

@@ -1,5 +1,6 @@
 """The BatchNorm paper's two examples that fit on a page: Section 3, and Section 4.2.1 with D."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +15,9 @@ from jaxood import metrics, scores
 # ----------------------------------------------------------- Section 3: a misspecified Gaussian
 
 VARIANCE = 0.01
-"""Of each component. The paper writes N(-1, 0.01) beside N(mu, sigma^2): the variance, then."""
+"""Variance of each component: the paper writes N(-1, 0.01) beside N(mu, sigma^2)."""
 MEMBERS = 5
-"""Of the ensemble (paper: M = 5)."""
+"""Number of members of the ensemble (paper: M = 5)."""
 
 
 class Gaussians(NamedTuple):
@@ -24,7 +25,7 @@ class Gaussians(NamedTuple):
 
     Attributes:
         closed_form, trained: maximum-likelihood ``(mu, sigma)``, by moments and by descent.
-        members: ``(M, 2)``, the ensemble's.
+        members: ``(M, 2)``, those of the ensemble.
         data: ``(n,)``, held-out samples of p.
         ood: by name of q, ``(n,)`` samples.
         scores: by score, then by set (``p`` or a name of q), ``(n,)``, higher = more OOD.
@@ -37,28 +38,32 @@ class Gaussians(NamedTuple):
     ood: dict[str, np.ndarray]
     scores: dict[str, dict[str, np.ndarray]]
 
-    def auroc(self, score, name):
+    def auroc(self, score: str, name: str) -> float:
+        """Return how well a score tells samples of q from those of p, as AUROC."""
         return metrics.auroc(self.scores[score]["p"], self.scores[score][name])
 
 
-def sample_mixture(rng, n):
-    """The even mixture of N(-1, 0.01) and N(1, 0.01): ``(n,)``."""
+def sample_mixture(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Sample the even mixture of N(-1, 0.01) and N(1, 0.01): ``(n,)``."""
     return rng.choice([-1.0, 1.0], n) + np.sqrt(VARIANCE) * rng.normal(size=n)
 
 
-def fit_by_descent(x, steps=500):
-    """Maximum likelihood ``(mu, sigma)`` of a Gaussian, by Adam from (1, 0.5)."""
-    x = jnp.asarray(x, jnp.float32)
+def fit_by_descent(x: np.ndarray, steps: int = 500) -> tuple[float, float]:
+    """Fit ``(mu, sigma)`` of a Gaussian to ``x`` ``(n,)`` by maximum likelihood.
+
+    Adam starts at (1, 0.5).
+    """
+    values = jnp.asarray(x, jnp.float32)
 
     def loss(params):
         mu, log_sigma = params
-        return -jax.scipy.stats.norm.logpdf(x, mu, jnp.exp(log_sigma)).mean()
+        return -jax.scipy.stats.norm.logpdf(values, mu, jnp.exp(log_sigma)).mean()
 
     mu, log_sigma = _descend(loss, (jnp.float32(1), jnp.log(jnp.float32(0.5))), steps)
     return float(mu[-1]), float(np.exp(log_sigma[-1]))
 
 
-def gaussians(seed=0, n=1000):
+def gaussians(seed: int = 0, n: int = 1000) -> Gaussians:
     """Fit one Gaussian and an ensemble, each member to its own sample; score p and two q."""
     rng = np.random.default_rng(seed)
     train, null, data = (sample_mixture(rng, n) for _ in range(3))
@@ -86,15 +91,21 @@ LOG_2PI = np.log(2 * np.pi)
 
 
 class Expectations(NamedTuple):
-    """Mean log-likelihoods in nats: of p, and of q in the two modes; floats, or arrays of them."""
+    """Mean log-likelihoods in nats, each a number or an array.
+
+    Attributes:
+        p: of p, in evaluation mode.
+        q_evaluation: of q, in evaluation mode.
+        q_training: of q, in training mode.
+    """
 
     p: Any
     q_evaluation: Any
     q_training: Any
 
     @property
-    def effect(self):
-        """What training mode does to q."""
+    def effect(self) -> Any:
+        """The change that training mode makes to the log-likelihood of q."""
         return self.q_training - self.q_evaluation
 
 
@@ -102,16 +113,16 @@ PRINTED = Expectations(-2.84, -1.92, -2.38)
 """Appendix D, equations 17 to 19."""
 
 
-def coupling(x1, x2, gamma, beta, mean, variance):
-    """``z2`` of equation 13; ``z1 = x1``, and the determinant is 1."""
+def coupling(x1: Any, x2: Any, gamma: float, beta: float, mean: float, variance: float) -> Any:
+    """Compute ``z2`` of equation 13, of numbers or arrays; ``z1 = x1``, the determinant is 1."""
     return x2 + (x1 - mean) / np.sqrt(variance) * gamma + beta
 
 
-def closed_form(gamma, variance=1 / 12):
-    """The three expectations at ``beta = 0`` and sigma -> 0, where p is two points.
+def closed_form(gamma: float | np.ndarray, variance: float = 1 / 12) -> Expectations:
+    """Compute the three expectations at ``beta = 0`` and sigma -> 0, where p is two points.
 
     Args:
-        gamma: of the coupling; an array gives arrays.
+        gamma: weight of the coupling; an array gives arrays.
         variance: V(x1) of q that training mode divides by. That of U(-1/2, 1/2) is 1/12; with
             the 1/sqrt(12) of equation 19's text the third value would be -2.02.
     """
@@ -123,13 +134,13 @@ def closed_form(gamma, variance=1 / 12):
     )
 
 
-def by_quadrature(gamma, sigma=1e-3):
-    """The same by numerical integration over x1 (x2 is 0 throughout), in double precision."""
+def by_quadrature(gamma: float, sigma: float = 1e-3) -> Expectations:
+    """Compute the three expectations by integration over x1, in double precision; x2 is 0."""
 
-    def p(x1):
-        return (norm.pdf(x1, -1, sigma) + norm.pdf(x1, 1, sigma)) / 2
+    def p(x1: float) -> float:
+        return float(norm.pdf(x1, -1, sigma) + norm.pdf(x1, 1, sigma)) / 2
 
-    def q(x1):
+    def q(x1: float) -> float:
         return 1.0
 
     def integrate(f, density, edges):
@@ -164,8 +175,12 @@ SLOPE, NOISE = 1.0, 0.5
 ``z2 = (x2 + (x1 - E) / sqrt(V) gamma + beta) exp(s)``."""
 
 
-def dependent_closed_form(gamma, log_scale):
-    """The three expectations of the dependent example at ``beta = 0``, sigma -> 0."""
+DEPENDENT_OPTIMUM = (-SLOPE, -float(np.log(NOISE)))
+"""Maximum-likelihood (gamma, s) of the dependent example as sigma -> 0."""
+
+
+def dependent_closed_form(gamma: float | np.ndarray, log_scale: float | np.ndarray) -> Expectations:
+    """Compute the three expectations of the dependent example at ``beta = 0``, sigma -> 0."""
     scale = np.exp(2 * log_scale)
 
     def expectation(second_moment, factor):
@@ -175,20 +190,22 @@ def dependent_closed_form(gamma, log_scale):
     return Expectations(expectation(1, 1), expectation(1 / 12, 1), expectation(1 / 12, np.sqrt(12)))
 
 
-def sample_p(rng, n, *, slope=0.0, noise=0.0, sigma=0.05):
-    """``(n, 2)``: the mixture, with a sigma that one can see, and x2."""
+def sample_p(
+    rng: np.random.Generator, n: int, *, slope: float = 0, noise: float = 0, sigma: float = 0.05
+) -> np.ndarray:
+    """Sample p, ``(n, 2)``: x1 of the mixture, with a sigma that one can see, and x2."""
     x1 = rng.choice([-1.0, 1.0], n) + sigma * rng.normal(size=n)
     return np.stack([x1, slope * x1 + noise * rng.normal(size=n)], 1)
 
 
-def sample_q(rng, n, *, slope=0.0, noise=0.0):
-    """``(n, 2)``: x1 uniform on (-1/2, 1/2), and x2."""
+def sample_q(rng: np.random.Generator, n: int, *, slope: float = 0, noise: float = 0) -> np.ndarray:
+    """Sample q, ``(n, 2)``: x1 uniform on (-1/2, 1/2), and x2."""
     x1 = rng.uniform(-0.5, 0.5, n)
     return np.stack([x1, slope * x1 + noise * rng.normal(size=n)], 1)
 
 
-class Trained(NamedTuple):
-    """A coupling fitted in training mode.
+class Descent(NamedTuple):
+    """The parameters of a coupling while it is fitted, in training mode.
 
     Attributes:
         gamma, beta, log_scale: ``(steps + 1,)``, from the start to the end.
@@ -199,12 +216,19 @@ class Trained(NamedTuple):
     log_scale: np.ndarray
 
 
-def train_coupling(x, *, scale, steps=600, batch_size=64, seed=0):
-    """Fit the coupling to ``x`` ``(n, 2)`` by Adam, in training mode, from gamma = 1 and s = 0.
+def train_coupling(
+    data: np.ndarray, *, scale: bool, steps: int = 600, batch_size: int = 64, seed: int = 0
+) -> Descent:
+    """Fit the coupling by Adam, in training mode, from gamma = 1 and s = 0.
 
-    With ``scale`` it may multiply ``x2`` by ``exp(s)``; without, it is the paper's.
+    Args:
+        data: ``(n, 2)``.
+        scale: whether the coupling may multiply ``x2`` by ``exp(s)``; the paper's may not.
+        steps: number of updates.
+        batch_size: rows of ``data`` in an update.
+        seed: of the batches.
     """
-    x = jnp.asarray(x, jnp.float32)
+    x = jnp.asarray(data, jnp.float32)
     key = jax.random.key(seed)
 
     def loss(params, step):
@@ -217,11 +241,11 @@ def train_coupling(x, *, scale, steps=600, batch_size=64, seed=0):
         return -log_prob.mean()
 
     start = jnp.float32(1), jnp.float32(0.5), jnp.float32(0)
-    return Trained(*_descend(loss, start, steps, noisy=True))
+    return Descent(*_descend(loss, start, steps, noisy=True))
 
 
-def _descend(loss, params, steps, noisy=False):
-    """Adam whose rate falls to zero: every parameter's path, each ``(steps + 1,)``."""
+def _descend(loss: Callable, params: tuple, steps: int, noisy: bool = False) -> tuple:
+    """Run Adam with a rate that falls to zero; returns each parameter's path ``(steps + 1,)``."""
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, steps))
     gradient = jax.grad(loss if noisy else lambda params, _: loss(params))
 

@@ -1,14 +1,27 @@
-"""Figures of `toy`, in the style of `jaxood.report.figures`."""
+"""The figures of the toy examples, in the style of `jaxood.report.figures`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
+from experiments.batch_norm.toy import examples
+from experiments.batch_norm.toy.examples import (
+    DEPENDENT_OPTIMUM,
+    NOISE,
+    SLOPE,
+    Descent,
+    Expectations,
+    closed_form,
+    dependent_closed_form,
+)
 from experiments.batch_norm.toy.proposition1 import Check
+from experiments.batch_norm.toy.results import Results
 from jaxood.report.figures.style import (
+    BAND,
     DASHED,
     IN_DIST,
     INK,
@@ -25,10 +38,95 @@ from jaxood.report.figures.style import (
 )
 
 
+def drawings(results: Results, seed: int) -> dict[str, Callable[[], Figure]]:
+    """List the figures of the page.
+
+    Args:
+        results: the results.
+        seed: of the samples that are drawn through the couplings.
+
+    Returns:
+        By name, functions that draw.
+    """
+    gaussians, descents = results.gaussians, results.descents
+    gamma, negative = np.linspace(-1.5, 1.5, 301), np.linspace(-1.75, 0.25, 301)
+    slope, log_scale = DEPENDENT_OPTIMUM
+    independent, dependent = closed_form(gamma), dependent_closed_form(negative, log_scale)
+    return {
+        "misspecified": partial(
+            misspecified, gaussians.data, gaussians.ood, *gaussians.closed_form
+        ),
+        "coupling": partial(_scatter, seed, gamma=1.0, log_scale=0.0),
+        "coupling_gamma": partial(
+            against_gamma,
+            gamma,
+            _curves(independent),
+            {"the paper's γ = 1": 1.0, "maximum likelihood": 0.0},
+        ),
+        "dependent": partial(
+            _scatter, seed, gamma=slope, log_scale=log_scale, slope=SLOPE, noise=NOISE, limit=3.5
+        ),
+        "dependent_gamma": partial(
+            against_gamma, negative, _curves(dependent), {"maximum likelihood": slope}
+        ),
+        "training": partial(
+            training_paths,
+            {
+                "the paper's example": _paths(descents["independent"], scale=False),
+                "x₂ follows x₁": _paths(descents["dependent"], scale=True),
+            },
+        ),
+        "proposition1": partial(masses, results.checks),
+    }
+
+
+def _curves(expectations: Expectations) -> dict[str, np.ndarray]:
+    names = ("p", "q, evaluation", "q, training")
+    return dict(zip(names, expectations, strict=True))
+
+
+def _paths(descent: Descent, *, scale: bool) -> dict[str, np.ndarray]:
+    paths = {"γ": descent.gamma, "β": descent.beta}
+    return paths | ({"s": descent.log_scale} if scale else {})
+
+
+def _scatter(
+    seed: int,
+    *,
+    gamma: float,
+    log_scale: float,
+    slope: float = 0.0,
+    noise: float = 0.0,
+    limit: float = 2.3,
+    n: int = 250,
+) -> Figure:
+    """Draw samples through the coupling, with the statistics of p or with their own."""
+    rng = np.random.default_rng(seed)
+    samples = {
+        "p": examples.sample_p(rng, n, slope=slope, noise=noise),
+        "q": examples.sample_q(rng, n, slope=slope, noise=noise),
+    }
+    statistics = {"p": (0.0, 1.0), "q": (0.0, 1 / 12)}
+
+    def through(name: str, whose: str) -> np.ndarray:
+        x1, x2 = samples[name].T
+        z2 = examples.coupling(x1, x2, gamma, 0.0, *statistics[whose]) * np.exp(log_scale)
+        return np.stack([x1, z2], 1)
+
+    return coupling_scatter(
+        {
+            "x": samples,
+            "z, evaluation mode": {name: through(name, "p") for name in samples},
+            "z, training mode": {name: through(name, name) for name in samples},
+        },
+        limit=limit,
+    )
+
+
 def misspecified(
     data: np.ndarray, ood: Mapping[str, np.ndarray], mu: float, sigma: float
 ) -> Figure:
-    """The paper's Figure 1, right: two modes, one Gaussian, and its log-likelihood.
+    """Draw the paper's Figure 1, right: two modes, one Gaussian, and its log-likelihood.
 
     Args:
         data: ``(n,)`` samples of p.
@@ -73,27 +171,18 @@ def misspecified(
 
 
 def coupling_scatter(
-    p: np.ndarray,
-    q: np.ndarray,
-    maps: Mapping[str, Callable[[str], np.ndarray]],
-    *,
-    limit: float = 2.3,
+    panels: Mapping[str, Mapping[str, np.ndarray]], *, limit: float = 2.3
 ) -> Figure:
-    """The paper's Figure 2: p and q before the flow, and after it under both modes.
+    """Draw the paper's Figure 2: p and q before the flow, and after it in both modes.
 
     Args:
-        p: ``(n, 2)`` samples.
-        q: ``(n, 2)`` samples.
-        maps: for each further panel, its title and what takes ``"p"`` or ``"q"`` to the latents
-            ``(n, 2)`` of that set.
-        limit: of all axes.
+        panels: by title, points ``(n, 2)`` of the sets ``p`` and ``q``; the first panel is of x,
+            the others are of latents.
+        limit: end of all axes.
 
     Returns:
-        One panel of x and one for each of ``maps``; circles are contours of the Gaussian prior.
+        One panel each; circles are contours of the Gaussian prior.
     """
-    panels = {"x": {"p": p, "q": q}} | {
-        title: {name: f(name) for name in ("p", "q")} for title, f in maps.items()
-    }
     angle = np.linspace(0, 2 * np.pi, 200)
     with rc_context(STYLE):
         figure, grid = new_figure(3.1 * len(panels), 3.7, 1, len(panels), sharey=True, sharex=True)
@@ -121,16 +210,13 @@ def against_gamma(
     gamma: np.ndarray,
     curves: Mapping[str, np.ndarray],
     marks: Mapping[str, float],
-    *,
-    xlabel: str = "γ",
 ) -> Figure:
-    """Expected log-likelihoods against the coupling's weight.
+    """Draw expected log-likelihoods against the coupling's weight.
 
     Args:
         gamma: ``(k,)``.
         curves: by name, ``(k,)`` nats; the first is of the data.
         marks: by name, values of gamma to point out.
-        xlabel: of the axis.
 
     Returns:
         Curves, labelled at their ends, over vertical lines at the marks.
@@ -142,7 +228,7 @@ def against_gamma(
                 gamma, values, color=IN_DIST if k == 0 else cycle(OOD, k - 1), label=name,
                 linestyle="-" if k < 2 else (0, (5, 1.5)),
             )  # fmt: skip
-        axes.set(xlabel=xlabel, ylabel="expected log-likelihood (nats)")
+        axes.set(xlabel="γ", ylabel="expected log-likelihood (nats)")
         axes.set_xlim(gamma[0], gamma[-1])
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         label_ends(axes)
@@ -157,7 +243,7 @@ def against_gamma(
 
 
 def training_paths(paths: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Parameters of couplings while they are trained.
+    """Draw the parameters of couplings while they are trained.
 
     Args:
         paths: for each panel, its title and by parameter name ``(steps + 1,)`` values.
@@ -170,28 +256,20 @@ def training_paths(paths: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         for axes, (title, parameters) in zip(grid.flat, paths.items(), strict=True):
             for k, (name, values) in enumerate(parameters.items()):
                 axes.plot(values, color=cycle(SCORES, k + 2), label=name)
-            axes.axhline(0, **DASHED, zorder=0)
             axes.set_title(title)
             axes.set(xlabel="training step")
             axes.margins(x=0)
-            label_ends_except_zero(axes)
+            label_ends(axes)
+            axes.axhline(0, **DASHED, zorder=0)  # after the names, since it has none
         grid.flat[0].set_ylabel("parameter")
     return figure
 
 
-def label_ends_except_zero(axes) -> None:
-    """`label_ends`, blind to the dashed zero line."""
-    zero = axes.lines[-1]
-    zero.remove()
-    label_ends(axes)
-    axes.axhline(0, **DASHED, zorder=0)
-
-
 def masses(checks: Sequence[Check]) -> Figure:
-    """Proposition 1: the mass of every conditional "distribution", against the batch size.
+    """Draw the mass of every conditional "distribution" of Proposition 1.
 
     Args:
-        checks: of any models, likelihoods and batch sizes.
+        checks: masses of any models, likelihoods and batch sizes.
 
     Returns:
         A band for each model and likelihood, and a mark for each batch size.
@@ -205,7 +283,7 @@ def masses(checks: Sequence[Check]) -> Figure:
         sizes = sorted({check.b for check in checks})
         for position, members in enumerate(lines.values()):
             if position % 2 == 0:
-                axes.axhspan(position - 0.5, position + 0.5, color="#f4f6f8", zorder=0)
+                axes.axhspan(position - 0.5, position + 0.5, color=BAND, zorder=0)
             for check in members:
                 k = sizes.index(check.b)
                 axes.plot(

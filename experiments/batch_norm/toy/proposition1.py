@@ -5,7 +5,7 @@ be taken in full. Each is a `DensityModel`, over points or levels in place of ui
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxood.density import DensityModel
+from jaxood.density import DensityModel, Variables
 from jaxood.models.mates_only import mates_only
 from jaxood.models.pixelcnn.network import pixelcnn
 from jaxood.nn.jacobian import own_log_det
 from jaxood.nn.layers import BatchNorm
 
 LEVELS, PIXELS = 4, 3
-"""Of the images of the autoregressive model: 64 images in all. The VAE's have two pixels."""
+"""Levels and pixels of the images of the autoregressive model, which are 64 in all. Those of the VAE
+have two pixels."""
 
 
 # ----------------------------------------------------------------------------------- flows in 2-d
@@ -30,14 +31,13 @@ class Net(nn.Module):
     """Two hidden layers of 8, smooth, BatchNorm between them; ``outputs`` at the end."""
 
     outputs: int
-    train: bool
     unbiased: bool = False
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Map ``(n, k)`` to ``(n, outputs)``."""
         x = nn.Dense(8)(x)
-        norm = BatchNorm(use_running_average=not self.train, use_scale=False, use_bias=False)
-        x = norm(x)
+        x = BatchNorm(use_running_average=not train, use_scale=False, use_bias=False)(x)
         if self.unbiased:  # the paper's proof divides by b - 1, Flax by b
             x *= np.sqrt((len(x) - 1) / len(x))
         return nn.Dense(self.outputs)(nn.tanh(nn.Dense(8)(x)))
@@ -47,15 +47,15 @@ class Couplings(nn.Module):
     """x1 conditions x2, then x2 conditions x1, and so on (paper, eq. 9)."""
 
     count: int
-    train: bool
     unbiased: bool = False
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Map points ``(n, 2)`` to latents ``(n, 2)`` and log-determinants ``(n,)``."""
         log_det = jnp.zeros(len(x), x.dtype)
         for i in range(self.count):
             shown, hidden = x[:, i % 2, None], x[:, (i + 1) % 2, None]
-            log_scale, shift = jnp.split(Net(2, self.train, self.unbiased)(shown), 2, axis=1)
+            log_scale, shift = jnp.split(Net(2, self.unbiased)(shown, train=train), 2, axis=1)
             log_scale = jnp.tanh(log_scale)
             hidden = hidden * jnp.exp(log_scale) + shift
             x = jnp.concatenate([shown, hidden] if i % 2 == 0 else [hidden, shown], axis=1)
@@ -63,18 +63,26 @@ class Couplings(nn.Module):
         return x, log_det
 
 
-def couplings(count, *, jacobian="usual", unbiased=False):
-    """A flow on the plane of ``count`` couplings; ``x`` is ``(n, 2)``."""
+def couplings(
+    count: int, *, jacobian: Literal["usual", "exact"] = "usual", unbiased: bool = False
+) -> DensityModel:
+    """Make a flow on the plane, for points ``(n, 2)``.
+
+    Args:
+        count: number of couplings.
+        jacobian: the usual log-determinant, or that of the whole way through the batch.
+        unbiased: whether BatchNorm divides by b - 1.
+    """
+    flow = Couplings(count, unbiased)
 
     def init(key, x):
-        return Couplings(count, True).init(key, x)
+        return flow.init(key, x, train=True)
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         del key, dropout_key
-        flow = Couplings(count, train, unbiased)
 
         def apply(x):
-            return flow.apply(variables, x, mutable=["batch_stats"])
+            return flow.apply(variables, x, train=train, mutable=["batch_stats"])
 
         (z, log_det), updates = apply(x)
         if train and jacobian == "exact":
@@ -89,33 +97,34 @@ def couplings(count, *, jacobian="usual", unbiased=False):
 
 
 class Autoregressive(nn.Module):
-    """Each pixel's levels from those before it; BatchNorm over the batch, and over space or not."""
+    """A network that predicts each pixel from those before it.
+
+    BatchNorm is taken over the batch, and over space too if ``over_space``.
+    """
 
     over_space: bool
-    train: bool
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Map integers ``(n, PIXELS)`` to logits ``(n, PIXELS, LEVELS)``."""
         past = nn.one_hot(x, LEVELS)
         past = [jnp.pad(past, ((0, 0), (k, 0), (0, 0)))[:, :PIXELS] for k in range(1, PIXELS)]
         axis: Any = -1 if self.over_space else (-2, -1)
         h = nn.Dense(8)(jnp.concatenate(past, axis=-1))
-        h = BatchNorm(
-            use_running_average=not self.train, use_scale=False, use_bias=False, axis=axis
-        )(h)
+        h = BatchNorm(use_running_average=not train, use_scale=False, use_bias=False, axis=axis)(h)
         return nn.Dense(LEVELS)(nn.tanh(nn.Dense(8)(h)))
 
 
-def autoregressive(*, over_space):
-    """A density over ``(n, PIXELS)`` integers below ``LEVELS``."""
+def autoregressive(*, over_space: bool) -> DensityModel:
+    """Make a density over ``(n, PIXELS)`` integers below ``LEVELS``."""
+    net = Autoregressive(over_space)
 
     def init(key, x):
-        return Autoregressive(over_space, True).init(key, x)
+        return net.init(key, x, train=True)
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         del key, dropout_key
-        net = Autoregressive(over_space, train)
-        logits, updates = net.apply(variables, x, mutable=["batch_stats"])
+        logits, updates = net.apply(variables, x, train=train, mutable=["batch_stats"])
         result = _log_mass(logits, x)
         return (result, updates["batch_stats"]) if mutable else result
 
@@ -123,49 +132,51 @@ def autoregressive(*, over_space):
 
 
 class VAE(nn.Module):
-    """One latent variable, two pixels, BatchNorm in encoder and decoder."""
-
-    train: bool
+    """A VAE with one latent variable, two pixels, and BatchNorm in encoder and decoder."""
 
     def setup(self):
-        self.encoder = Net(1, self.train)
-        self.decoder = Net(2 * LEVELS, self.train)
+        self.encoder = Net(1)
+        self.decoder = Net(2 * LEVELS)
 
-    def encode(self, x):
-        return self.encoder(nn.one_hot(x, LEVELS).reshape(len(x), -1))
+    def encode(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Map integers ``(n, 2)`` to codes ``(n, 1)``."""
+        return self.encoder(nn.one_hot(x, LEVELS).reshape(len(x), -1), train=train)
 
-    def decode(self, z):
-        return self.decoder(z).reshape(len(z), 2, LEVELS)
+    def decode(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """Map codes ``(n, 1)`` to logits ``(n, 2, LEVELS)``."""
+        return self.decoder(z, train=train).reshape(len(z), 2, LEVELS)
 
-    def __call__(self, x):
-        return self.decode(self.encode(x))
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Encode and decode integers ``(n, 2)``: logits ``(n, 2, LEVELS)``."""
+        return self.decode(self.encode(x, train=train), train=train)
 
 
 LATENT = np.linspace(-6, 6, 97)
 """A grid for the latent variable; the trapezoidal rule is exact to rounding here."""
 
 
-def vae(*, codes=None):
-    """A density over ``(n, 2)`` integers below ``LEVELS``: its own code is integrated out.
+def vae(*, codes: jax.Array | None = None) -> DensityModel:
+    """Make a density over ``(n, 2)`` integers below ``LEVELS``: its own code is integrated out.
 
-    The paper's footnote 5 takes the inference network to be optimal, so the bound is taken to be
-    the log-likelihood: here it is. What is left of the inference network are the codes of the
-    batch mates, which the decoder's statistics need.
+    The paper's footnote 5 assumes that the inference network is optimal, so that the bound is the
+    log-likelihood. Here it is. The inference network still gives the codes of the batch
+    companions, which the decoder's statistics need.
 
     Args:
-        codes: ``(n, 1)`` codes of the mates in the place of encoded ones.
+        codes: ``(n, 1)``, codes of the companions in place of encoded ones.
     """
     weight = jax.scipy.stats.norm.logpdf(LATENT) + np.log(LATENT[1] - LATENT[0])
 
+    net = VAE()
+
     def init(key, x):
-        return VAE(True).init(key, x)
+        return net.init(key, x, train=True)
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         del key, dropout_key
-        net = VAE(train)
 
         def apply(*args, **kwargs):
-            return net.apply(variables, *args, **kwargs, mutable=["batch_stats"])
+            return net.apply(variables, *args, **kwargs, train=train, mutable=["batch_stats"])
 
         mates = codes if codes is not None else apply(x, method="encode")[0]
 
@@ -193,8 +204,8 @@ def _no_sample(*args, **kwargs):
 # ----------------------------------------------------------------------------------- the integral
 
 
-def randomize(variables, seed, gain):
-    """Random weights of ``gain / sqrt(inputs)``, biases of ``gain``: away from initialization."""
+def randomize(variables: Variables, seed: int, gain: float) -> Variables:
+    """Draw normal weights of spread ``gain / sqrt(inputs)``, and biases of spread ``gain``."""
     rng = np.random.default_rng(seed)
 
     def leaf(value):
@@ -213,21 +224,27 @@ def _conditional(model, variables, x, mates):
 
 
 CHUNK = 512
-"""Values of the image that are evaluated at a time."""
+"""Number of values of the image that are evaluated at a time."""
 
 
-def mass(model, variables, x, mates, cell=1.0):
-    """``sum over x of cell exp l(x; mates)``, in training mode.
+def mass(
+    model: DensityModel,
+    variables: Variables,
+    x: np.ndarray,
+    mates: np.ndarray,
+    cell: float = 1.0,
+) -> float:
+    """Compute ``sum over x of cell exp l(x; mates)``, in training mode.
 
     Args:
         model: a `DensityModel`.
         variables: of the model.
         x: ``(k, ...)``, every value of one image, or a grid of them.
-        mates: ``(b - 1, ...)``, held fixed.
+        mates: ``(b - 1, ...)``, the batch companions, held fixed.
         cell: volume that a point of the grid stands for.
 
     Returns:
-        A float: 1 where ``exp l`` is a conditional distribution.
+        The mass: 1 where ``exp l`` is a conditional distribution.
     """
     x = np.asarray(x)
     chunks = -(-len(x) // CHUNK)
@@ -237,14 +254,14 @@ def mass(model, variables, x, mates, cell=1.0):
     return float(cell * np.exp(values).sum())
 
 
-def plane(half_width=12.0, step=0.25):
-    """Grid points ``(k, 2)`` and their cell, for the trapezoidal rule in the plane."""
+def plane(half_width: float = 12.0, step: float = 0.25) -> tuple[np.ndarray, float]:
+    """Return grid points ``(k, 2)`` and their cell, for the trapezoidal rule in the plane."""
     axis = np.arange(-half_width, half_width + step / 2, step, dtype=np.float32)
     return np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), step**2
 
 
-def every_image(levels, *shape):
-    """All images of a shape, integers ``(levels ** pixels, *shape)``."""
+def every_image(levels: int, *shape: int) -> np.ndarray:
+    """Return all images of a shape, integers ``(levels ** pixels, *shape)``."""
     pixels = int(np.prod(shape))
     return np.indices((levels,) * pixels).reshape(pixels, -1).T.reshape(-1, *shape)
 
@@ -263,7 +280,7 @@ class Check(NamedTuple):
     """One mass.
 
     Attributes:
-        model: what is integrated.
+        model: the model whose density is integrated.
         likelihood: how its training-mode likelihood is taken.
         b: the batch size.
         mass: found by quadrature or enumeration.
@@ -277,8 +294,8 @@ class Check(NamedTuple):
     normalized: bool
 
 
-def flow_checks():
-    """Couplings in the plane, at b = 4 and 16."""
+def flow_checks() -> list[Check]:
+    """Integrate couplings in the plane, at b = 4 and 16."""
     x, cell = plane()
     variables = randomize(couplings(2).init(jax.random.key(0), x[:4]), **FLOW)
     rng = np.random.default_rng(1)
@@ -303,8 +320,8 @@ def flow_checks():
     ]
 
 
-def autoregressive_checks():
-    """All 64 images of three pixels with four levels, at b = 1, 4, 16, 64."""
+def autoregressive_checks() -> list[Check]:
+    """Sum over all 64 images of three pixels with four levels, at b = 1, 4, 16, 64."""
     x = every_image(LEVELS, PIXELS)
     rng = np.random.default_rng(2)
     mates = {b: rng.integers(0, LEVELS, (b - 1, PIXELS)) for b in BATCH_SIZES}
@@ -325,8 +342,8 @@ def autoregressive_checks():
     ]
 
 
-def vae_checks():
-    """All 16 images of two pixels with four levels, at b = 4."""
+def vae_checks() -> list[Check]:
+    """Sum over all 16 images of two pixels with four levels, at b = 4."""
     x = every_image(LEVELS, 2)
     rng = np.random.default_rng(3)
     mates = rng.integers(0, LEVELS, (3, 2))
@@ -341,8 +358,8 @@ def vae_checks():
     ] + [Check("VAE", "mates only", 4, mass(mates_only(vae()), variables, x, mates), True)]
 
 
-def pixelcnn_checks():
-    """PixelCNN++ itself, over all 65,536 images of two pixels, at b = 1 and 4."""
+def pixelcnn_checks() -> list[Check]:
+    """Sum PixelCNN++ itself over all 65,536 images of two pixels, at b = 1 and 4."""
     model = pixelcnn((1, 2, 1), width=4, depth=1, mixtures=2, levels=1)
     x = every_image(256, 1, 2, 1).astype(np.uint8)
     variables = randomize(model.init(jax.random.key(0), x[:4]), **PIXELCNN)
@@ -354,8 +371,8 @@ def pixelcnn_checks():
     ]
 
 
-def checks(*, quick=False):
-    """Every `Check`; the quick ones are those of the flows."""
+def checks(*, quick: bool = False) -> list[Check]:
+    """Make every `Check`, or the quick ones, which are those of the flows."""
     if quick:
         return flow_checks()
     return flow_checks() + autoregressive_checks() + pixelcnn_checks() + vae_checks()

@@ -96,22 +96,22 @@ MUTATIONS = [
     Mutation(
         "residual blocks are always in evaluation mode",
         "nn/layers.py",
-        "BatchNorm(use_running_average=not self.train)(h)",
+        "BatchNorm(use_running_average=not train)(h)",
         "BatchNorm(use_running_average=True)(h)",
         "models/test_realnvp.py -k mode",
     ),
     Mutation(
         "ReLU before BatchNorm",
         "nn/layers.py",
-        "h = nn.relu(BatchNorm(use_running_average=not self.train)(h))",
-        "h = BatchNorm(use_running_average=not self.train)(nn.relu(h))",
+        "h = nn.relu(BatchNorm(use_running_average=not train)(h))",
+        "h = BatchNorm(use_running_average=not train)(nn.relu(h))",
         "nn/test_layers.py -k residual",
     ),
     Mutation(
         "no residual connection",
         "nn/layers.py",
-        "return x + h, None",
-        "return h, None",
+        "return x + h",
+        "return h",
         "nn/test_layers.py -k residual",
     ),
     Mutation(
@@ -190,21 +190,21 @@ MUTATIONS = [
     # -------------------------------------------------------------------------------- convolutions
     Mutation(
         "the adjoint flips rows alone",
-        "nn/convolution.py",
+        "nn/trilinear.py",
         "adjoint = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)",
         "adjoint = jnp.flip(kernel, 0).swapaxes(2, 3)",
         "nn/test_convolution.py -k values_and_derivatives",
     ),
     Mutation(
         "the kernel's gradient is that of the last group of images",
-        "nn/convolution.py",
+        "nn/trilinear.py",
         "return total + jnp.stack(products), None",
         "return jnp.stack(products), None",
         "nn/test_convolution.py -k values_and_derivatives",
     ),
     Mutation(
         "an ensemble's axis is folded into the wrong one",
-        "nn/convolution.py",
+        "nn/trilinear.py",
         "free[1 - dims.index(None)]",
         "free[dims.index(None)]",
         "nn/test_convolution.py -k batching",
@@ -241,9 +241,9 @@ MUTATIONS = [
     ),
     Mutation(
         "the gate is a hyperbolic tangent",
-        "models/pixelcnn/network.py",
-        "x += h * nn.sigmoid(gate)",
-        "x += h * nn.tanh(gate)",
+        "models/pixelcnn/layers.py",
+        "return x + h * nn.sigmoid(gate)",
+        "return x + h * nn.tanh(gate)",
         "models/test_pixelcnn.py -k gated",
     ),
     Mutation(
@@ -328,10 +328,10 @@ MUTATIONS = [
     ),
     Mutation(
         "Theorem 2 without its half",
-        "scores/rendering.py",
+        "scores/nrm/statistics.py",
         "return error / 2 + latent(measurement, reduction=reduction, above=layer)",
         "return error + latent(measurement, reduction=reduction, above=layer)",
-        "scores/test_rendering.py -k measurement",
+        "scores/test_nrm.py -k measurement",
     ),
 ]
 

@@ -1,7 +1,7 @@
 """How long Glow takes to its first training step: initialization, compilation, the step."""
 
+from experiments import lab
 from experiments.benchmarks import glow
-from experiments.lab import common
 
 if __name__ == "__main__":
-    common.run(glow.main, glow.Config, glow.__doc__)
+    lab.main(glow.main, glow.Config, glow.__doc__)

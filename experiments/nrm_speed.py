@@ -1,7 +1,7 @@
 """How much cheaper the NRM's latent likelihood is by one forward-mode pass than by rendering."""
 
+from experiments import lab
 from experiments.benchmarks import nrm
-from experiments.lab import common
 
 if __name__ == "__main__":
-    common.run(nrm.main, nrm.Config, nrm.__doc__)
+    lab.main(nrm.main, nrm.Config, nrm.__doc__)

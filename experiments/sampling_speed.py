@@ -1,7 +1,7 @@
 """How fast PixelCNN++ samples from cached activations, against a whole forward pass a pixel."""
 
+from experiments import lab
 from experiments.benchmarks import sampling
-from experiments.lab import common
 
 if __name__ == "__main__":
-    common.run(sampling.main, sampling.Config, sampling.__doc__)
+    lab.main(sampling.main, sampling.Config, sampling.__doc__)

@@ -12,13 +12,13 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from experiments.lab import common
+from experiments import lab
 from jaxood import parallel, train
 from jaxood.models.glow import glow
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(common.Flags):
+class Config(lab.Flags):
     """Flags of the benchmark; by default the authors' model for CIFAR-10, and a shallow one."""
 
     size: int = 32
@@ -33,7 +33,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Print the seconds of each part, and how much longer the last compiles than the first."""
-    common.start(config)
+    lab.start(config)
     shape = (config.size, config.size, 3)
     images = np.random.default_rng(config.seed).integers(
         0, 256, (config.batch_size, *shape), np.uint8

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from experiments.lab import common
+from experiments import lab
 from jaxood.models.nrm import architectures as nrm_architectures
 from jaxood.models.nrm.model import fold, paths
 from jaxood.scores.rendering import latent_log_prob, measure_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(common.Flags):
+class Config(lab.Flags):
     """Flags of the benchmark."""
 
     architecture: Literal["all_cnn_c", "convpool_cnn_c", "all_conv_13", "resnet"] = "all_conv_13"
@@ -38,7 +38,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Print times, the ratio of medians, and the largest difference of the values."""
-    common.start(config)
+    lab.start(config)
     shape = (config.size, config.size, 3)
     model = getattr(nrm_architectures, config.architecture)(shape, width=config.width)
     x = jax.random.bits(jax.random.key(config.seed), (config.batch_size, *shape), jnp.uint8)

@@ -23,13 +23,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from experiments.lab import common
+from experiments import lab
 from jaxood import data, detector, scores, stream
 from jaxood.models.realnvp import realnvp
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(common.Flags):
+class Config(lab.Flags):
     """Flags of the benchmark; --data-dir and --out are not used."""
 
     few: int = 10_000
@@ -51,7 +51,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Print peak memory and time per image for both numbers of images, and their ratios."""
-    common.start(config)
+    lab.start(config)
     if config.measure:
         print(json.dumps(measure(config, config.measure)))
         return

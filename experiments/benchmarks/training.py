@@ -18,7 +18,7 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from experiments.lab import common
+from experiments import lab
 from jaxood import train
 from jaxood.models.realnvp import realnvp
 from jaxood.nn.convolution import Conv
@@ -26,7 +26,7 @@ from jaxood.parallel import cpu_fusion
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(common.Flags):
+class Config(lab.Flags):
     """Flags of the benchmark."""
 
     size: int = 28
@@ -55,7 +55,7 @@ def main(config: Config):
     Raises:
         UsageError: if the peer is the fusions, and jaxlib or the platform has none.
     """
-    common.start(config)
+    lab.start(config)
     shape = (config.size, config.size, config.image_channels)
     images = jax.random.bits(jax.random.key(config.seed), (config.batch_size, *shape), jnp.uint8)
     variants: dict[str, tuple[Any, int, Any]] = {"jaxood": (Conv, 1, None)}
@@ -63,7 +63,7 @@ def main(config: Config):
         variants["nn.Conv"] = (nn.Conv, config.depth, None)
     elif config.peer:
         if jax.default_backend() != "cpu" or not cpu_fusion.fuses():
-            raise common.UsageError("there are no such fusions here: leave --against fusion out")
+            raise lab.UsageError("there are no such fusions here: leave --against fusion out")
         variants["fusion"] = (Conv, 1, cpu_fusion.FUSED)
     make = _evaluation if config.evaluation else _one_step
     steps, compiling, times = {}, {}, {name: [] for name in variants}

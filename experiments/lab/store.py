@@ -1,10 +1,11 @@
-"""Keep what an experiment has computed so far: arrays in one file, with a digest of them."""
+"""The arrays that a run has computed so far, in one file with a digest of them."""
 
 import io
 import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,29 +13,34 @@ from jaxood import integrity, parallel
 from jaxood.integrity import write_file
 
 
-def identity(images: Mapping[str, np.ndarray] | None = None, **models) -> dict[str, str]:
-    """Digests of sets of images by name, and of models' variables, for `Scores`."""
+def identity(images: Mapping[str, np.ndarray] | None = None, **models: Any) -> dict[str, str]:
+    """Compute the digests that `Scores.expect` takes.
+
+    Args:
+        images: sets of images by name.
+        **models: variables of models by name.
+    """
     parts = {f"images of {name}": integrity.digest(x) for name, x in (images or {}).items()}
     return parts | {name: integrity.digest(variables) for name, variables in models.items()}
 
 
 class Scores:
-    """Arrays by name in one ``scores.npz``: what was computed once is not computed again.
+    """Arrays by name in one file ``scores.npz``; an array that is there is not computed again.
 
-    Process 0 reads and writes the file; all have the arrays. The file holds a digest of them.
+    Process 0 reads and writes the file, and all processes have its arrays. The file also holds a
+    digest of the arrays, and their identity: digests of what they were computed from.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str] | None = None):
-        """Open ``path``, or start empty where there is no such file.
+    def __init__(self, path: Path, identity: Mapping[str, str] | None = None) -> None:
+        """Open a file, or start empty if there is none.
 
         Args:
             path: of the file.
-            identity: digests, by name, of what the arrays are computed from, such as the model
-                and the images. The file keeps them; names that it does not have yet are added.
+            identity: as for `expect`.
 
         Raises:
-            integrity.Damaged: if the file is not what was written.
-            integrity.Changed: if its arrays were computed from something else.
+            integrity.Damaged: if the file is not as it was written.
+            integrity.Changed: as by `expect`.
         """
         self.path = path
         self.arrays: dict[str, np.ndarray]
@@ -43,11 +49,15 @@ class Scores:
         self.identity = kept
         self.expect(identity or {})
 
-    def expect(self, identity: Mapping[str, str]):
-        """Say what the arrays are computed from, as for the constructor.
+    def expect(self, identity: Mapping[str, str]) -> None:
+        """Declare what the arrays are computed from; the file keeps it with them.
+
+        Args:
+            identity: by name, digests of models and images, as by `identity`. Names that the file
+                does not have yet are added.
 
         Raises:
-            integrity.Changed: if they were computed from something else.
+            integrity.Changed: if the arrays that are there were computed from something else.
         """
         kept = self.identity
         if self.arrays:
@@ -61,13 +71,13 @@ class Scores:
         self.identity = kept | dict(identity)
 
     def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array ``name``; computed, and written to disk with all others, if it is new."""
+        """Return the array ``name``; if it is new, compute it and write it to the file."""
         if name not in self.arrays:
             self.put({name: compute()})
         return self.arrays[name]
 
-    def put(self, arrays: Mapping[str, np.ndarray]):
-        """Keep arrays, and write them to disk with all others."""
+    def put(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays, and write the file."""
         self.arrays |= arrays
         if not parallel.is_writer():
             return
@@ -78,7 +88,7 @@ class Scores:
         write_file(self.path, buffer.getvalue())
 
     def timed(self, name: str, compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
-        """The array ``name``, as by `get`, and the seconds that it once took to compute."""
+        """Return the array ``name``, as by `get`, and the seconds that its computation took."""
         start = time.monotonic()
         values = self.get(name, compute)
         seconds = self.get(f"seconds/{name}", lambda: np.array(time.monotonic() - start))
@@ -89,7 +99,7 @@ _DIGEST, _IDENTITY = "digest", "identity"
 
 
 def _load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays in a file of `Scores`, and what they were computed from."""
+    """Read the arrays of a file and their identity."""
     if not path.exists():
         return {}, {}
     content = path.read_bytes()
@@ -100,7 +110,7 @@ def _load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         written = str(arrays.pop(_DIGEST))
         intact = integrity.digest(arrays) == written
         identity = json.loads(str(arrays.pop(_IDENTITY)))
-    except Exception as error:  # an archive can be damaged in as many ways as it has bytes
+    except Exception as error:  # a damaged archive raises many types of errors
         raise integrity.Damaged(f"{path} cannot be read as it was written: {again}") from error
     if not intact:
         raise integrity.Damaged(f"{path} does not fit the digest in it: {again}")

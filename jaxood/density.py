@@ -115,6 +115,19 @@ class DensityModel(NamedTuple):
     spec: Spec | None = None
 
 
+class HasLogProb(Protocol):
+    """A `DensityModel` or any other model that has its ``init``, ``log_prob`` and ``spec``."""
+
+    @property
+    def init(self) -> Init: ...
+
+    @property
+    def log_prob(self) -> LogProb: ...
+
+    @property
+    def spec(self) -> Spec | None: ...
+
+
 # ----------------------------------------------------------------------------------- specification
 
 

@@ -15,14 +15,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.lab import common
-from jaxood.models.pixelcnn.network import PixelCNN, Settings
+from experiments import lab
+from jaxood.models.pixelcnn.layers import Settings
+from jaxood.models.pixelcnn.network import PixelCNN
 from jaxood.models.pixelcnn.sampling import sample_incremental, sample_naive
 from jaxood.nn.likelihoods import logistic_mixture_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(common.Flags):
+class Config(lab.Flags):
     """Flags of the benchmark."""
 
     size: int = 28
@@ -45,7 +46,7 @@ class Config(common.Flags):
 
 def main(config: Config):
     """Print times, their ratio, and how many of the images are the same."""
-    common.start(config)
+    lab.start(config)
     jax.config.update("jax_enable_x64", config.double)
     dtype = jnp.float64 if config.double else jnp.float32
     shape = (config.size, config.size, config.image_channels)

@@ -1,0 +1,1 @@
+"""Density models, and models that wrap other models."""

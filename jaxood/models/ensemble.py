@@ -1,4 +1,4 @@
-"""Several models as one: independently seeded copies, evaluated by one program."""
+"""Ensembles: independently seeded copies of a model, evaluated by one program."""
 
 import jax
 
@@ -6,15 +6,15 @@ from jaxood.density import DensityModel, builder
 
 
 @builder
-def ensemble(model, members):
-    """Independently seeded copies of a model as one ``vmap``-ped program.
+def ensemble(model: DensityModel, members: int) -> DensityModel:
+    """Make an ensemble of independently seeded copies of a model, one ``vmap``-ped program.
 
     Args:
         model: a `DensityModel`.
-        members: their number M.
+        members: number of copies, M.
 
     Returns:
-        A `DensityModel` whose variables carry a leading axis M. Its ``log_prob`` is ``(M, n)``:
+        A `DensityModel` whose variables have a leading axis M. Its ``log_prob`` is ``(M, n)``:
         all members see the same images and the same noise. Its ``sample`` is ``(M, n, h, w, c)``.
     """
 

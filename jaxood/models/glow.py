@@ -1,6 +1,7 @@
-"""Glow (Kingma and Dhariwal 2018), whose likelihoods the NRM paper holds its own against."""
+"""Glow (Kingma and Dhariwal 2018), with whose likelihoods the NRM paper compares its own."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,88 +18,98 @@ from jaxood.nn.layers import squeeze, unsqueeze
 from jaxood.nn.likelihoods import LEVELS
 
 SCALE_SPEED = 3.0
-"""Of the learned scale of a layer that starts at zero, as in the authors' code."""
+"""The factor of the learned log-scale of a layer that starts at zero, as in the authors' code."""
+
+Rotation = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""One rotation of `lu_rotations`, or all of them on a first axis."""
 
 
 class Glow(NamedTuple):
-    """A `DensityModel`, and the density of its latents.
+    """A `DensityModel` with a further function, the density of its latents.
 
     Attributes:
         init: ``(key, x) -> variables``. Activation normalization starts from the data: ``x`` is a
             uint8 batch of training images, and its values matter.
-        log_prob: as of a `DensityModel`; exact for the dequantized image. There is no BatchNorm:
-            all modes are one.
-        sample: as of a `DensityModel`.
+        log_prob: as in a `DensityModel`; exact for the dequantized image. There is no BatchNorm,
+            so ``train`` changes nothing.
+        sample: as in a `DensityModel`.
         log_pz: ``(variables, x, *, key=None)`` to ``(n, levels)`` nats: the log-density of the
-            latents that leave the flow at each level, given those of the levels below it. The last
-            is that of "the last layer of latent variables" (NRM paper, Section 3.3, Figure 1b).
-        spec: as of a `DensityModel`.
+            latents that leave the flow at each level, given those of later levels. The last column
+            is the density of "the last layer of latent variables" (NRM paper, Section 3.3,
+            Figure 1b).
+        spec: as in a `DensityModel`.
     """
 
     init: Init
     log_prob: LogProb
     sample: Sample
-    log_pz: Callable
+    log_pz: Callable[..., jax.Array]
     spec: Spec | None = None
 
 
 class ActNorm(nn.Module):
-    """Shift and scale by channel; the first batch leaves it with mean 0 and deviation 1."""
+    """Activation normalization: shift and scale by channel.
 
-    inverse: bool = False
+    The first batch sets both, so that its own activations have mean 0 and deviation 1.
+    """
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: jax.Array, *, inverse: bool = False
+    ) -> tuple[jax.Array, jax.Array | float]:
         """Return the image of ``x`` ``(n, h, w, c)`` and the forward log-determinant ``()``."""
         shift = self.param("shift", lambda _: -x.mean((0, 1, 2)))
         log_scale = self.param("log_scale", lambda _: -jnp.log(x.std((0, 1, 2)) + 1e-6))
-        y = x * jnp.exp(-log_scale) - shift if self.inverse else (x + shift) * jnp.exp(log_scale)
+        y = x * jnp.exp(-log_scale) - shift if inverse else (x + shift) * jnp.exp(log_scale)
         return y, x.shape[1] * x.shape[2] * log_scale.sum()
 
 
 class Invertible1x1(nn.Module):
-    """Invertible 1x1 convolution, a learned rotation of the channels to start with.
-
-    Attributes:
-        inverse: direction.
-        rotation: None; or what `lu_rotations` gives: the weight is then ``P L U``, with P fixed,
-            and its determinant is a product (the paper's eq. 10).
-    """
-
-    inverse: bool = False
-    rotation: Any = None
+    """Invertible 1x1 convolution, which starts as a rotation of the channels."""
 
     @nn.compact
-    def __call__(self, x):
-        """Return the image of ``x`` ``(n, h, w, c)`` and the forward log-determinant ``()``."""
+    def __call__(
+        self, x: jax.Array, rotation: Rotation | None = None, *, inverse: bool = False
+    ) -> tuple[jax.Array, jax.Array | float]:
+        """Mix the channels.
+
+        Args:
+            x: ``(n, h, w, c)``.
+            rotation: None for a weight ``W`` of its own; or one of `lu_rotations`, for a weight
+                ``P L U`` with P fixed, whose determinant is a product (the paper's eq. 10).
+            inverse: apply the inverse of the weight.
+
+        Returns:
+            ``(n, h, w, c)`` and the log-determinant of the forward map, ``()`` nats.
+        """
         c = x.shape[-1]
-        if self.rotation is None:
+        if rotation is None:
             weight = self.param("kernel", nn.initializers.orthogonal(), (c, c))
             log_det = jnp.linalg.slogdet(weight)[1]
         else:
-            permutation, sign, start = self.rotation
+            permutation, sign, start = rotation
             packed = self.param("lu", lambda _: start)
             log_scale = jnp.diag(packed)
             lower = jnp.tril(packed, -1) + jnp.eye(c, dtype=packed.dtype)
             upper = jnp.triu(packed, 1) + jnp.diag(sign * jnp.exp(log_scale))
             weight, log_det = (lower @ upper)[permutation], log_scale.sum()
-        if self.inverse:
+        if inverse:
             weight = jnp.linalg.inv(weight)
         return x @ weight, x.shape[1] * x.shape[2] * log_det
 
 
-def lu_rotations(count, channels, seed):
-    """Random rotations ``W = P L U``, for `Invertible1x1`.
+def lu_rotations(count: int, channels: int, seed: int) -> Rotation:
+    """Make random rotations ``W = P L U``, for `Invertible1x1`.
 
     Args:
-        count: of rotations.
+        count: number of rotations.
         channels: c.
-        seed: of the rotations: P stays what it is, so it is no function of ``init``'s key.
+        seed: of the rotations. P never changes, so it is no function of the key of ``init``.
 
     Returns:
-        Rows of L U in the order of W, int ``(count, c)``; signs of the diagonal of U, float32
-        ``(count, c)``; and float32 ``(count, c, c)`` with L below, U above, and log |diag U| on
-        the diagonal.
+        The row of L U that each row of W is, int ``(count, c)``; the signs of the diagonal of U,
+        float32 ``(count, c)``; and float32 ``(count, c, c)`` with L below the diagonal, U above
+        it, and log |diag U| on it.
     """
     rotations = special_ortho_group.rvs(channels, size=count, random_state=seed)
     permutations, signs, packed = [], [], []
@@ -114,13 +125,13 @@ def lu_rotations(count, channels, seed):
 
 
 class ZeroConv(nn.Module):
-    """3x3 convolution with a learned scale by channel; zero to start with."""
+    """3x3 convolution with a learned scale by channel, whose results start at zero."""
 
     features: int
-    conv: Callable
+    conv: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``(n, h, w, c)`` to ``(n, h, w, features)``."""
         x = self.conv(self.features, (3, 3), kernel_init=nn.initializers.zeros)(x)
         log_scale = self.param("log_scale", nn.initializers.zeros, (self.features,))
@@ -128,14 +139,13 @@ class ZeroConv(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Affine coupling: shift and scale the second half of the channels by what the first says."""
+    """Affine coupling: a network of the first half of the channels shifts and scales the second."""
 
     width: int
-    conv: Callable
-    inverse: bool = False
+    conv: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array, *, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
         """Return the image of ``x`` ``(n, h, w, c)`` and the forward log-determinant ``(n,)``."""
         kept, changed = jnp.split(x, 2, axis=-1)
         h = kept
@@ -144,7 +154,7 @@ class Coupling(nn.Module):
             h = nn.relu(h)
         shift, scale = jnp.split(ZeroConv(x.shape[-1], self.conv)(h), 2, axis=-1)
         log_scale = nn.log_sigmoid(scale + 2)
-        if self.inverse:
+        if inverse:
             changed = changed * jnp.exp(-log_scale) - shift
         else:
             changed = (changed + shift) * jnp.exp(log_scale)
@@ -155,71 +165,103 @@ class Step(nn.Module):
     """One step of the flow: activation normalization, 1x1 convolution, coupling (Figure 2a)."""
 
     width: int
-    conv: Callable
-    inverse: bool = False
+    conv: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, carry, rotation=None):
-        """Map ``(x, log_det)`` on: a step of a scan."""
-        x, log_det = carry
+    def __call__(
+        self,
+        x: jax.Array,
+        log_det: jax.Array | float = 0.0,
+        rotation: Rotation | None = None,
+        *,
+        inverse: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the image of ``x`` ``(n, h, w, c)``; add its log-determinant to ``log_det``."""
         layers = [
-            ActNorm(self.inverse, name="norm"),
-            Invertible1x1(self.inverse, rotation, name="mix"),
-            Coupling(self.width, self.conv, self.inverse, name="coupling"),
+            ActNorm(name="norm"),
+            functools.partial(Invertible1x1(name="mix"), rotation=rotation),
+            Coupling(self.width, self.conv, name="coupling"),
         ]
-        for layer in reversed(layers) if self.inverse else layers:
-            x, term = layer(x)
+        for layer in reversed(layers) if inverse else layers:
+            x, term = layer(x, inverse=inverse)
             log_det += term
-        return (x, log_det), None
+        return x, jnp.asarray(log_det)
 
 
 class Steps(nn.Module):
-    """The steps of a level, scanned: compile time does not grow with their number."""
+    """The steps of a level. They are scanned: compilation does not take longer for more of them.
+
+    Attributes:
+        depth: number of steps.
+        width: channels of the couplings' networks.
+        conv: makes their convolutions, as `flax.linen.Conv` does.
+        rotations: of `lu_rotations`, one a step; or None.
+    """
 
     depth: int
     width: int
-    conv: Callable
-    rotations: Any = None
+    conv: Callable[..., Any]
+    rotations: Rotation | None = None
 
     @nn.compact
-    def __call__(self, x, *, inverse=False):
+    def __call__(self, x: jax.Array, *, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
         """Return the image of ``x`` ``(n, h, w, c)`` and the forward log-determinant ``(n,)``."""
         scanned = nn.scan(
-            Step,
+            lambda step, carry, rotation: (step(*carry, rotation, inverse=inverse), None),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.depth,
             reverse=inverse,
         )
-        step = scanned(self.width, self.conv, inverse, name="step")
-        carry, _ = step((x, jnp.zeros(len(x), x.dtype)), self.rotations)
-        return carry
+        start = (x, jnp.zeros(len(x), x.dtype))
+        result, _ = scanned(Step(self.width, self.conv, name="step"), start, self.rotations)
+        return result
 
 
 class Prior(nn.Module):
-    """Mean and log-deviation of the latents that leave: from those that stay, or learned alone."""
+    """Normal density of the values that leave a level.
 
-    conv: Callable
+    Its mean and its log-deviation are functions of the values that stay or, where nothing stays,
+    learned by channel.
+    """
+
+    conv: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, kept, shape):
-        """Two arrays that broadcast to ``shape`` ``(n, h, w, c)``; ``kept`` may be None."""
+    def __call__(
+        self, z: jax.Array, kept: jax.Array | None, *, inverse: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """Map values that leave to standard normal latents or, with ``inverse=True``, back.
+
+        Args:
+            z: ``(n, h, w, c)``.
+            kept: the values that stay, ``(n, h, w, c)``; None at the last level.
+            inverse: map latents to values.
+
+        Returns:
+            ``(n, h, w, c)`` and the log-density of the values, ``(n,)`` nats.
+        """
         if kept is None:
-            both = self.param("prior", nn.initializers.zeros, (2 * shape[-1],))
+            both = self.param("prior", nn.initializers.zeros, (2 * z.shape[-1],))
         else:
-            both = ZeroConv(2 * shape[-1], self.conv)(kept)
-        return jnp.split(both, 2, axis=-1)
+            both = ZeroConv(2 * z.shape[-1], self.conv)(kept)
+        mean, log_std = jnp.split(both, 2, axis=-1)
+        if inverse:
+            noise, result = z, mean + z * jnp.exp(log_std)
+        else:
+            noise = result = (z - mean) * jnp.exp(-log_std)
+        return result, (norm.logpdf(noise) - log_std).sum((1, 2, 3))
 
 
 class Flow(nn.Module):
-    """The bijection: at each level squeeze, steps, and half of the channels out.
+    """The bijection of Glow: at each level a squeeze, steps, and half of the channels leave.
 
     Attributes:
         levels: L.
-        depth: steps a level, K.
+        depth: steps of each level, K.
         width: channels of the couplings' networks.
         lu: parametrize the 1x1 convolutions by their LU decomposition.
-        conv: makes the convolutions.
+        conv: makes the convolutions, as `flax.linen.Conv` does.
         image_channels: c.
     """
 
@@ -227,7 +269,7 @@ class Flow(nn.Module):
     depth: int = 32
     width: int = 512
     lu: bool = False
-    conv: Callable = Conv
+    conv: Callable[..., Any] = Conv
     image_channels: int = 3
 
     def setup(self):
@@ -241,57 +283,66 @@ class Flow(nn.Module):
         ]
         self.priors = [Prior(self.conv) for _ in range(self.levels)]
 
-    def __call__(self, x):
-        """Map images to latents.
+    def __call__(self, x: Any, *, inverse: bool = False) -> tuple[Any, jax.Array, jax.Array]:
+        """Map real-valued images to latents or, with ``inverse=True``, latents to images.
 
         Args:
-            x: floating ``(n, h, w, c)``.
+            x: floating images ``(n, h, w, c)``; or latents, one array ``(n, h', w', c')`` for
+                every level, standard normal under the model.
+            inverse: map latents to images.
 
         Returns:
-            For every level latents ``(n, h', w', c')``, standard normal under the model; their
-            log-densities as the prior has them, ``(n, levels)`` nats; and the log-determinant of
-            the map to what the prior is over, ``(n,)`` nats.
+            Latents, or images; the log-densities of the values that leave at each level, as the
+            priors have them, ``(n, levels)`` nats; and the log-determinant of the *forward* map to
+            these values, ``(n,)`` nats.
         """
+        return self._images(x) if inverse else self._latents(x)
+
+    def _latents(self, x: Any):
         latents, log_pz = [], []
         log_det = jnp.zeros(len(x), x.dtype)
         for level in range(self.levels):
             x, term = self.steps[level](squeeze(x))
             log_det += term
-            if level < self.levels - 1:
-                x, z = jnp.split(x, 2, axis=-1)
-                mean, log_std = self.priors[level](x, z.shape)
-            else:
-                z = x
-                mean, log_std = self.priors[level](None, z.shape)
-            noise = (z - mean) * jnp.exp(-log_std)
-            latents.append(noise)
-            log_pz.append((norm.logpdf(noise) - log_std).sum((1, 2, 3)))
+            x, z = jnp.split(x, 2, axis=-1) if level < self.levels - 1 else (None, x)
+            z, log_density = self.priors[level](z, x)
+            latents.append(z)
+            log_pz.append(log_density)
         return tuple(latents), jnp.stack(log_pz, 1), log_det
 
-    def invert(self, latents):
-        """Map latents, as ``__call__`` returns them, to images."""
-        x = None
+    def _images(self, latents):
+        x, log_pz = None, []
+        log_det = jnp.zeros(len(latents[0]), latents[0].dtype)
         for level in reversed(range(self.levels)):
-            mean, log_std = self.priors[level](x, latents[level].shape)
-            z = mean + latents[level] * jnp.exp(log_std)
+            z, log_density = self.priors[level](latents[level], x, inverse=True)
             x = z if x is None else jnp.concatenate([x, z], axis=-1)
-            x, _ = self.steps[level](x, inverse=True)
+            x, term = self.steps[level](x, inverse=True)
             x = unsqueeze(x)
-        return x
+            log_det += term
+            log_pz.append(log_density)
+        return x, jnp.stack(log_pz[::-1], 1), log_det
 
 
 @builder
-def glow(image_shape, *, levels=3, depth=32, width=512, lu=False, conv: Callable = Conv):
+def glow(
+    image_shape: Sequence[int],
+    *,
+    levels: int = 3,
+    depth: int = 32,
+    width: int = 512,
+    lu: bool = False,
+    conv: Callable[..., Any] = Conv,
+) -> Glow:
     """Glow over uint8 images.
 
-    The defaults are the authors' for CIFAR-10 at 8 bits: 44.05 million parameters. Their code has
-    82,944 more, the kernel of a convolution over zeros that makes the last prior: only its bias
-    ever learns, and only that is here.
+    The defaults are the authors' for CIFAR-10 at 8 bits, 44.05 million parameters. Their code has
+    82,944 more: the kernel of the last prior's convolution, which only sees zeros. Only its bias
+    learns, so only the bias is here.
 
     Args:
         image_shape: ``(h, w, c)``, height and width divisible by ``2 ** levels``.
-        levels: L; half of the channels leave after each but the last.
-        depth: steps a level, K; scanned.
+        levels: L; half of the channels leave after each level except the last.
+        depth: steps of each level, K.
         width: channels of the couplings' networks.
         lu: parametrize the 1x1 convolutions by their LU decomposition.
         conv: makes the convolutions, as `flax.linen.Conv` does.
@@ -318,7 +369,7 @@ def glow(image_shape, *, levels=3, depth=32, width=512, lu=False, conv: Callable
         return flow.init(params_key, centred(x, noise_key))
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
-        del train, dropout_key  # no BatchNorm, no dropout in this model
+        del train, dropout_key  # this model has neither BatchNorm nor dropout
         _, log_pz, log_det = flow.apply(variables, centred(x, key))
         result = log_pz.sum(1) + log_det - h * w * c * np.log(LEVELS)
         return (result, {}) if mutable else result
@@ -331,7 +382,7 @@ def glow(image_shape, *, levels=3, depth=32, width=512, lu=False, conv: Callable
             temperature * jax.random.normal(k, (n, *shape))
             for k, shape in zip(keys, shapes, strict=True)
         ]
-        x = flow.apply(variables, latents, method="invert")
+        x, _, _ = flow.apply(variables, latents, inverse=True)
         return jnp.clip(jnp.floor((x + 0.5) * LEVELS), 0, LEVELS - 1).astype(jnp.uint8)
 
     def log_pz(variables, x, *, key=None):

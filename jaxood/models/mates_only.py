@@ -1,4 +1,4 @@
-"""A true conditional likelihood for any model with BatchNorm: statistics of the mates only."""
+"""Training mode with statistics of other images only: a true conditional likelihood."""
 
 import jax
 import jax.numpy as jnp
@@ -9,39 +9,43 @@ from jaxood.nn.batch_stats import batch_moments, move
 
 
 @builder
-def mates_only(model, folds=2):
-    """The same model, in whose training mode no image touches its own BatchNorm statistics.
+def mates_only(model: DensityModel, folds: int = 2) -> DensityModel:
+    """Wrap a model so that no image touches its own BatchNorm statistics in training mode.
 
-    The BatchNorm paper's Proposition 1 wants ``exp log p~(x_j | x_-j)`` to integrate to 1 over
-    ``x_j``. In plain training mode it does not: ``x_j`` moves the statistics, which move its own
-    log-determinant (flows) or carry its later pixels to its earlier ones (autoregressive models).
-    Here the batch is dealt into folds, and an image is evaluated in *evaluation* mode, with the
-    statistics that the images of the other folds have among themselves in training mode. For an
-    image those are constants, so whatever holds in evaluation mode holds here: a flow integrates
-    to 1 with its usual log-determinant, PixelCNN++ sums to 1, a VAE's bound is one.
+    Proposition 1 of the BatchNorm paper needs ``exp log p~(x_j | x_-j)`` to integrate to 1 over
+    ``x_j``. In plain training mode it does not, because ``x_j`` moves the statistics. They move its
+    own log-determinant (flows), or carry its later pixels to its earlier ones (autoregressive
+    models).
 
-    To leave an image out of the statistics inside each layer would not do: at the second
-    BatchNorm the statistics are those of the mates' activations, and these have seen the image
-    through the first, whose statistics for the *mates* do hold it.
+    Here the batch is dealt into folds. An image is evaluated in *evaluation* mode, with the
+    statistics that the images of the other folds have among themselves in training mode. These
+    are constants for the image, so whatever holds in evaluation mode holds here: a flow integrates
+    to 1 with its usual log-determinant, PixelCNN++ sums to 1, and the bound of a VAE is a bound.
+
+    It is not enough to leave an image out of the statistics inside each layer. The second
+    BatchNorm's statistics are those of its batch companions' activations. These depend on the
+    image by way of the first BatchNorm, whose statistics for the *companions* contain the image.
 
     Images are dealt in turn (fold ``i`` holds images ``i, i + folds, …``), so every fold of a
-    mixed batch has its ratio of test images, and `mixed_log_prob` and `batch_norm_delta` serve
-    this model as any other. A batch costs ``folds`` times what it does in plain training mode.
+    mixed batch has the same ratio of test images, and the BatchNorm scores take this model as they
+    take any other. A batch costs ``folds`` times what it does in plain training mode.
 
     Args:
         model: a `DensityModel` with BatchNorm.
-        folds: 2 or more, a divisor of the size of every training-mode batch; the size itself
-            leaves out one image at a time.
+        folds: 2 or more, a divisor of the size of every training-mode batch. With the size itself,
+            one image at a time is left out.
 
     Returns:
-        A `DensityModel`; evaluation mode, variables and samples are those of ``model``. With
+        A `DensityModel`. Evaluation mode, variables and samples are those of ``model``. With
         ``mutable=["batch_stats"]`` the running statistics move towards the mean over folds.
 
     Raises:
         ValueError: if ``folds`` is less than 2 or, in training mode, does not divide the batch.
     """
     if folds < 2:
-        raise ValueError(f"an image needs mates in another fold: folds must be >= 2, got {folds}")
+        raise ValueError(
+            f"an image needs companions in another fold: folds must be >= 2, got {folds}"
+        )
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         if not train:
@@ -49,7 +53,7 @@ def mates_only(model, folds=2):
         n = len(x)
         if n % folds:
             raise ValueError(f"{folds} folds do not divide a batch of {n} images evenly")
-        # One noise an image, the same where it is judged and where it is a mate.
+        # An image has the same noise where it is judged and where it is a companion.
         keys = jax.random.split(key, n) if key is not None and jnp.ndim(key) == 0 else key
         own = jnp.arange(n).reshape(-1, folds).T
         mates = jnp.stack([jnp.delete(own, i, axis=0).ravel() for i in range(folds)])

@@ -1,8 +1,8 @@
 """RealNVP (Dinh et al. 2017) as the BatchNorm paper uses it (Section 6, Appendix C.1)."""
 
 import functools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -14,27 +14,35 @@ from jaxood.nn.jacobian import own_log_det
 from jaxood.nn.layers import ResNet, channelwise, checkerboard, squeeze, unsqueeze
 
 ALPHA = 0.05
-"""Keeps the logit of a pixel finite: ``logit(ALPHA + (1 - 2 ALPHA) x)``, x in (0, 1)."""
+"""The margin that keeps a pixel's logit finite: ``logit(ALPHA + (1 - 2 ALPHA) x)``, x in (0, 1)."""
 
 
 class Coupling(nn.Module):
-    """Affine coupling: scale and shift what the mask hides by what it shows (paper, eq. 9, 10).
+    """Affine coupling (Dinh et al. 2017, eq. 9, 10).
+
+    A network sees the values that the mask shows, and scales and shifts those that it hides.
 
     Attributes:
         width: channels of the scale-and-shift network.
         depth: its residual blocks.
-        conv: makes its convolutions.
-        unroll: how many blocks one turn of its scan holds.
+        conv: makes its convolutions, as `flax.linen.Conv` does.
+        unroll: residual blocks in one turn of their scan.
     """
 
     width: int
     depth: int
-    conv: Callable = Conv
+    conv: Callable[..., Any] = Conv
     unroll: int = 1
 
     @nn.compact
-    def __call__(self, x, mask, *, train, inverse):
-        """Return the image of ``x`` ``(n, h, w, c)`` and the forward log-determinant ``(n,)``."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, *, train: bool, inverse: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Transform values ``(n, h, w, c)`` under a mask ``(h, w, c)``.
+
+        Returns:
+            ``(n, h, w, c)`` and the log-determinant of the forward map, ``(n,)`` nats.
+        """
         c = x.shape[-1]
         mask = mask.astype(x.dtype)
         net = ResNet(self.width, self.depth, 2 * c, self.conv, self.unroll, name="net")
@@ -50,20 +58,23 @@ class Coupling(nn.Module):
 
 
 class RealNVP(nn.Module):
-    """The bijection: 3 checkerboard couplings, squeeze, 3 channelwise, half out, 4 checkerboard.
+    """The bijection of RealNVP: ten couplings at two resolutions.
 
+    Three couplings have checkerboard masks. After a squeeze, three have channelwise masks. Half of
+    the channels then leave, and four couplings with checkerboard masks transform the others.
     BatchNorm sits in the scale-and-shift networks only, never in the flow itself.
 
     Attributes:
-        width: channels of the first three networks; doubled after the squeeze.
-        depth: residual blocks a network; scanned, so compile time does not grow with them.
-        conv: makes the convolutions.
-        unroll: how many blocks one turn of a scan holds.
+        width: channels of the first three networks; the other networks have twice as many.
+        depth: residual blocks of each network. They are scanned: compilation does not take longer
+            for more of them.
+        conv: makes the convolutions, as `flax.linen.Conv` does.
+        unroll: residual blocks in one turn of a scan.
     """
 
     width: int = 32
     depth: int = 4
-    conv: Callable = Conv
+    conv: Callable[..., Any] = Conv
     unroll: int = 1
 
     def setup(self):
@@ -75,18 +86,20 @@ class RealNVP(nn.Module):
         self.squeezed = couplings(3, 2 * self.width)
         self.coarse = couplings(4, 2 * self.width)
 
-    def __call__(self, x, *, train=False, inverse=False):
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, inverse: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
         """Map real-valued images to latents or, with ``inverse=True``, latents to images.
 
         Args:
             x: floating ``(n, h, w, c)``, ``h`` and ``w`` even.
             train: BatchNorm mode.
-            inverse: direction.
+            inverse: map latents to images.
 
         Returns:
             ``(n, h, w, c)`` and the log-determinant of the *forward* map, ``(n,)`` nats. Latents
-            have the images' own layout: each 2x2 patch carries two channels' worth from the last
-            couplings and two that were factored out before them.
+            have the layout of images: half of the values of each 2x2 patch come from the last
+            couplings, and half were factored out before them.
         """
         log_det = jnp.zeros(len(x), x.dtype)
 
@@ -118,32 +131,34 @@ class RealNVP(nn.Module):
 
 @builder
 def realnvp(
-    image_shape,
+    image_shape: Sequence[int],
     *,
-    width=32,
-    depth=4,
-    conv: Callable = Conv,
-    unroll=1,
+    width: int = 32,
+    depth: int = 4,
+    conv: Callable[..., Any] = Conv,
+    unroll: int = 1,
     jacobian: Literal["usual", "exact"] = "usual",
-):
+) -> DensityModel:
     """RealNVP over uint8 images.
 
-    ``log_prob`` is exact for the dequantized image ``x + u`` (a density that leaves a little mass
-    outside ``[0, 256]^d``, as the logit of the pixels ends at ±2.94);
-    averaged over ``u`` it is a lower bound on the discrete log-likelihood. In training mode it is
-    the paper's ``log p~(x_j | x_-j)``. With the usual log-determinant, which leaves out that
-    ``x_j`` itself moves the batch statistics, its exponential does not integrate to 1; with the
-    exact one it does, at the cost of ``n h w c`` batches a batch (`own_log_det`). Either
-    is chosen here or in a call, ``log_prob(..., train=True, jacobian="exact")``; in evaluation mode
-    they are the same.
+    ``log_prob`` is exact for the dequantized image ``x + u``. (The density leaves a little mass
+    outside ``[0, 256]^d``, because the logits of the pixels end at ±2.94.) Averaged over ``u`` it
+    is a lower bound on the discrete log-likelihood.
+
+    In training mode it is the paper's ``log p~(x_j | x_-j)``. The usual log-determinant leaves out
+    that ``x_j`` itself moves the batch statistics, so that the density does not integrate to 1.
+    With the exact log-determinant (`own_log_det`) it does, and a batch costs ``n h w c`` times as
+    much. Either is chosen here or in a call, ``log_prob(..., train=True, jacobian="exact")``. In
+    evaluation mode the two are equal.
 
     Args:
         image_shape: ``(h, w, c)``, even height and width.
         width: channels of the scale-and-shift networks (paper: 32, for CIFAR 64).
-        depth: their residual blocks (paper: 4, for CIFAR 8).
+        depth: residual blocks of these networks (paper: 4, for CIFAR 8).
         conv: makes their convolutions, as `flax.linen.Conv` does.
-        unroll: residual blocks a turn of their scan; more compile longer and run a little faster.
-        jacobian: which log-determinant training mode has, ``"usual"`` or ``"exact"``.
+        unroll: residual blocks in one turn of their scan. More take longer to compile and run a
+            little faster.
+        jacobian: the log-determinant of training mode, ``"usual"`` or ``"exact"``.
 
     Returns:
         A `DensityModel`.
@@ -171,7 +186,7 @@ def realnvp(
         mutable=False,
         jacobian=jacobian,
     ):
-        del dropout_key  # no dropout in this model
+        del dropout_key  # this model has no dropout
         _check_jacobian(jacobian)
         y = ALPHA + (1 - 2 * ALPHA) * dequantize(key, x) / 256
         logit = jnp.log(y) - jnp.log1p(-y)

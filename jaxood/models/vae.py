@@ -1,23 +1,24 @@
 """Variational autoencoder of the BatchNorm paper (Appendix C.1, Table 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxood.density import DensityModel, builder, draw, image_keys
+from jaxood.density import Array, DensityModel, Variables, builder, check_images, draw, image_keys
 from jaxood.nn.convolution import Conv, ConvTranspose
 from jaxood.nn.layers import BatchNorm
-from jaxood.nn.likelihoods import LEVELS, categorical_log_prob, categorical_sample
+from jaxood.nn.likelihoods import LEVELS, categorical_log_prob, categorical_sample, to_unit
 
 MIN_SCALE = 1e-3
-"""Of the posterior: a far-off image must not make its logarithm infinite."""
+"""The least scale of the posterior, so that no image makes its logarithm infinite."""
 
 
 class Encoder(nn.Module):
-    """Inference network: six convolutions, each with BatchNorm and ReLU, and a dense layer.
+    """The inference network: six convolutions, each with BatchNorm and ReLU, and a dense layer.
 
     Attributes:
         width: channels of the first layer for each channel of the image.
@@ -27,10 +28,10 @@ class Encoder(nn.Module):
 
     width: int
     latent: int
-    conv: Callable = Conv
+    conv: Callable[..., Any] = Conv
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         """Map ``(n, h, w, c)`` in [-1, 1] to the posterior's mean and scale, ``(n, latent)``."""
         _, h, w, c = x.shape
         narrow, wide = self.width * c, 2 * self.width * c
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Generator: eight transposed convolutions, the first six with BatchNorm.
+    """The generator: eight transposed convolutions, the first six with BatchNorm.
 
     Attributes:
         width: as in `Encoder`.
@@ -59,10 +60,10 @@ class Decoder(nn.Module):
 
     width: int
     image_shape: tuple[int, int, int]
-    conv_transpose: Callable = ConvTranspose
+    conv_transpose: Callable[..., Any] = ConvTranspose
 
     @nn.compact
-    def __call__(self, z, *, train):
+    def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
         """Map ``(n, latent)`` to logits ``(n, h, w, c, 256)``."""
         h, w, c = self.image_shape
         narrow, wide = self.width * c, 2 * self.width * c
@@ -75,7 +76,7 @@ class Decoder(nn.Module):
             (narrow, (5, 5), 1, 2),
             (narrow, (5, 5), 1, 2),
         ):
-            # An output padding of 1 where the stride is 2: the size doubles exactly.
+            # With an output padding of 1, a stride of 2 doubles the size exactly.
             conv = self.conv_transpose(
                 features, kernel, stride, padding, output_padding=stride - 1, use_bias=False
             )
@@ -86,35 +87,37 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Both networks, and the two terms of the evidence lower bound.
+    """The two networks and the two terms of the evidence lower bound.
 
     Attributes:
         image_shape: ``(h, w, c)``.
         width: as in `Encoder`.
         latent: size of the latent vector.
-        conv: makes the encoder's convolutions.
-        conv_transpose: makes the decoder's.
+        conv: makes the encoder's convolutions, as `flax.linen.Conv` does.
+        conv_transpose: makes the decoder's, as `jaxood.nn.convolution.ConvTranspose` does.
     """
 
     image_shape: tuple[int, int, int]
     width: int = 32
     latent: int = 64
-    conv: Callable = Conv
-    conv_transpose: Callable = ConvTranspose
+    conv: Callable[..., Any] = Conv
+    conv_transpose: Callable[..., Any] = ConvTranspose
 
     def setup(self):
         self.encoder = Encoder(self.width, self.latent, self.conv)
         self.decoder = Decoder(self.width, self.image_shape, self.conv_transpose)
 
-    def encode(self, x, *, train=False):
+    def encode(self, x: Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Map uint8 ``(n, h, w, c)`` to the posterior's mean and scale, each ``(n, latent)``."""
-        return self.encoder(x.astype(jnp.float32) / 127.5 - 1, train=train)
+        return self.encoder(to_unit(x), train=train)
 
-    def decode(self, z, *, train=False):
+    def decode(self, z: jax.Array, *, train: bool = False) -> jax.Array:
         """Map ``(n, latent)`` to logits ``(n, h, w, c, 256)``."""
         return self.decoder(z, train=train)
 
-    def __call__(self, x, noise, *, train=False):
+    def __call__(
+        self, x: Array, noise: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
         """Return ``log p(x|z)`` at ``z = mean + scale * noise`` and ``KL(q(z|x) || p(z))``.
 
         Args:
@@ -132,30 +135,37 @@ class VAE(nn.Module):
 
 
 @builder
-def vae(image_shape, *, width=32, latent=64, conv=Conv, conv_transpose=ConvTranspose):
+def vae(
+    image_shape: Sequence[int],
+    *,
+    width: int = 32,
+    latent: int = 64,
+    conv: Callable[..., Any] = Conv,
+    conv_transpose: Callable[..., Any] = ConvTranspose,
+) -> DensityModel:
     """VAE over uint8 images with a categorical likelihood over 256 levels (BatchNorm paper).
 
-    ``log_prob`` is the evidence lower bound on the discrete log-likelihood, its expectation over
-    the posterior by one draw, the Kullback-Leibler term in closed form (Kingma & Welling 2013).
-    Without a key the draw is the posterior's mean, and the value no longer a bound. `elbo_estimate`
-    averages draws and gives the Monte-Carlo error. There is no importance weighting: copies of an
-    image would replace the statistics of its batch.
+    ``log_prob`` estimates the evidence lower bound on the discrete log-likelihood: the expectation
+    over the posterior by one draw, the Kullback-Leibler term in closed form (Kingma & Welling
+    2013). Without a key the draw is the posterior's mean, and the value is no bound.
+    `elbo_estimate` averages draws and gives the Monte-Carlo error. There is no importance
+    weighting, because copies of an image would replace the statistics of its batch.
 
-    The architecture is Table 3 with what it needs to work: the decoder's first layer is h/4 x w/4
-    without padding, as it starts from a point, and strided layers have an output padding of 1.
-    Where the paper leaves a choice:
+    The architecture is that of Table 3, with two additions that it needs to work: the decoder's
+    first layer has an h/4 x w/4 kernel without padding, as it starts from a point, and strided
+    layers have an output padding of 1. The paper leaves two choices:
 
     - BatchNorm sits "before each convolutional layer" (Section 4.1) and belongs "to all the
       convolutional layers and deconvolutional layers, except for the last two" (Appendix C.1).
       Here it follows each of those layers, before the ReLU, and so lies before the next; pixels
       and latents themselves are not normalized.
-    - Activations are ReLU: the paper names none, and its table has no room for the gates of the
-      VAE that it cites (van den Berg et al. 2018).
+    - The paper names no activations. They are ReLU here: its table has no room for the gates of
+      the VAE that it cites (van den Berg et al. 2018).
 
     Args:
         image_shape: ``(h, w, c)``, height and width equal and a multiple of 4.
-        width: channels of the first layer for each channel of the image (paper: 32); the others
-            are in proportion, but for the 256 levels.
+        width: channels of the first layer for each channel of the image (paper: 32). The other
+            layers are in proportion, except for the 256 levels.
         latent: size of the latent vector; the paper does not say, its source takes 64.
         conv: makes the encoder's convolutions, as `flax.linen.Conv` does.
         conv_transpose: makes the decoder's, as `jaxood.nn.convolution.ConvTranspose` does.
@@ -167,21 +177,20 @@ def vae(image_shape, *, width=32, latent=64, conv=Conv, conv_transpose=ConvTrans
     Raises:
         ValueError: if height and width differ or are not a multiple of 4.
     """
-    h, w, _ = image_shape
+    h, w, c = image_shape
     if h != w or h % 4:
         raise ValueError(
             f"the VAE halves square images twice: {h}x{w} images need one size, a multiple of 4"
         )
-    net = VAE(tuple(image_shape), width, latent, conv, conv_transpose)
+    net: Any = VAE((h, w, c), width, latent, conv, conv_transpose)
 
     @jax.jit
     def init(key, x):
         return net.init(key, jnp.zeros((1, *x.shape[1:]), jnp.uint8), jnp.zeros((1, latent)))
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
-        del dropout_key  # no dropout in this model
-        if x.dtype != jnp.uint8:
-            raise TypeError(f"images must be uint8 with levels 0 to 255, got {x.dtype}")
+        del dropout_key  # this model has no dropout
+        check_images(x)
         shape = (len(x), latent)
         noise = jnp.zeros(shape) if key is None else draw(jax.random.normal, key, shape)
         (log_likelihood, kl), updates = net.apply(
@@ -199,18 +208,20 @@ def vae(image_shape, *, width=32, latent=64, conv=Conv, conv_transpose=ConvTrans
     return DensityModel(init, log_prob, sample)
 
 
-def elbo_estimate(model, variables, x, key, draws):
-    """Evidence lower bound in evaluation mode, averaged over draws, and its Monte-Carlo error.
+def elbo_estimate(
+    model: DensityModel, variables: Variables, x: Array, key: jax.Array, draws: int
+) -> tuple[jax.Array, jax.Array]:
+    """Average the evidence lower bound over draws, in evaluation mode.
 
     Args:
         model: a `DensityModel` with noise.
         variables: of the model.
         x: uint8 ``(n, h, w, c)``.
-        key: an image's noise is a function of this key and the image alone.
-        draws: at least 2.
+        key: a typed key; an image's noise is a function of this key and the image alone.
+        draws: number of draws, at least 2.
 
     Returns:
-        Mean and standard error, each float32 ``(n,)``, nats.
+        The mean and its Monte-Carlo standard error, each float32 ``(n,)``, nats.
     """
     values = lax.map(
         lambda key: model.log_prob(variables, x, key=image_keys(key, x)),

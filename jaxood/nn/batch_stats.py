@@ -1,21 +1,29 @@
-"""BatchNorm statistics of one batch, as values that one can hold, merge and put back."""
+"""BatchNorm statistics of one batch, as values."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from jaxood.density import Array, HasLogProb, Variables
 from jaxood.nn.layers import BATCH_NORM_MOMENTUM
 
+Result = TypeVar("Result")
 
-def with_moments(apply, variables):
-    """What a network makes of a batch in training mode, and what its BatchNorm layers saw there.
+
+def with_moments(
+    apply: Callable[[dict[str, Any]], tuple[Result, Any]], variables: Variables
+) -> tuple[Result, Any]:
+    """Apply a network to a batch in training mode, and return the batch's moments as well.
 
     Args:
-        apply: ``variables -> (result, batch_stats)``, in training mode, the second the running
-            statistics after this batch.
+        apply: ``variables -> (result, batch_stats)`` in training mode, where ``batch_stats`` are
+            the running statistics after this batch.
         variables: of the network; their own ``batch_stats`` give the shapes only.
 
     Returns:
-        The result, and the batch's means and variances in a tree like
+        The result, and the means and variances of the batch at every BatchNorm layer, a tree like
         ``variables["batch_stats"]``.
     """
     # From running statistics of zero, one update leaves (1 - momentum) times the moments.
@@ -24,16 +32,18 @@ def with_moments(apply, variables):
     return result, jax.tree.map(lambda leaf: leaf / (1 - BATCH_NORM_MOMENTUM), updates)
 
 
-def batch_moments(model, variables, x, *, key=None):
-    """What every BatchNorm layer sees of a batch in training mode: its means and variances.
+def batch_moments(
+    model: HasLogProb, variables: Variables, x: Array, *, key: jax.Array | None = None
+) -> Any:
+    """Compute the means and variances of a batch at every BatchNorm layer, in training mode.
 
-    With them as ``batch_stats``, evaluation mode of the same batch is its training mode.
+    With these moments as ``batch_stats``, evaluation mode of the same batch equals training mode.
 
     Args:
-        model: a `DensityModel`.
+        model: a `DensityModel` or another model with its ``log_prob``.
         variables: of the model; their own ``batch_stats`` give the shapes only.
         x: images ``(n, h, w, c)``.
-        key: of the model's noise, as in `DensityModel.log_prob`.
+        key: as of `jaxood.density.LogProb`.
 
     Returns:
         A tree like ``variables["batch_stats"]``.
@@ -44,8 +54,8 @@ def batch_moments(model, variables, x, *, key=None):
     )[1]
 
 
-def move(running, moments):
-    """Running statistics after a batch with these moments."""
+def move(running: Any, moments: Any) -> Any:
+    """Return the running statistics after a batch with these moments, a tree of the same form."""
     return jax.tree.map(
         lambda old, new: BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new,
         running,

@@ -1,24 +1,30 @@
-"""Jacobians of batch maps: maps under which an image also moves its batch mates."""
+"""Jacobians of maps of a whole batch, in which an image also moves its batch companions."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxood.density import Array
 
-def own_log_det(f, x):
-    """``log |det d f_j / d x_j|`` for every image of a batch, all ways round the batch included.
 
-    Under training-mode BatchNorm an image moves the statistics, these move its mates, and they
-    move the statistics of later layers: its own derivative holds all of that. With it,
-    ``exp(log N(f_j(x)) + own_log_det(f, x)[j])`` is the density of ``x_j`` given its mates (the
-    correction to Proposition 1 of the BatchNorm paper), wherever ``f_j`` is one-to-one in
-    ``x_j``; where it folds, the density integrates to more than 1.
+def own_log_det(f: Callable[[jax.Array], jax.Array], x: Array) -> jax.Array:
+    """Compute ``log |det d f_j / d x_j|`` for every image of a batch.
 
-    The Jacobian is built by forward-mode differentiation, d tangents of the whole batch an image:
-    a batch costs ``n d`` times what ``f`` does. One image at a time bounds the memory to d batches.
+    The derivative contains every path from an image back to itself. Under training-mode BatchNorm
+    an image moves the statistics, the statistics move its batch companions, and the companions
+    move the statistics of later layers, which move the image. With this log-determinant,
+    ``exp(log N(f_j(x)) + own_log_det(f, x)[j])`` is the density of ``x_j`` given its companions
+    (the correction to Proposition 1 of the BatchNorm paper), wherever ``f_j`` is one-to-one in
+    ``x_j``. Where it is not, the density integrates to more than 1.
+
+    The Jacobian is built by forward-mode differentiation, with d tangents of the whole batch for
+    each image, so a batch costs ``n d`` times what ``f`` costs. Images are taken one at a time,
+    which bounds the memory to d batches.
 
     Args:
-        f: ``(n, ...) -> (n, ...)``, of one size d an image.
+        f: ``(n, ...) -> (n, ...)``, with d values an image on both sides.
         x: floating ``(n, ...)``.
 
     Returns:

@@ -1,37 +1,45 @@
 """Distributions over the 256 levels of a pixel: log-masses and samples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from jaxood.density import draw
+from jaxood.density import Array, draw
 
 LEVELS = 256
+"""The number of levels of a pixel."""
 
 MIN_LOG_SCALE = -7.0
-"""Of a logistic component: a fourteenth of a level's width (Salimans et al. 2017, their code)."""
+"""The least log-scale of a logistic component (Salimans et al. 2017, their code).
+
+The scale is e^-7, about a ninth of the width of a level, which is 2/255.
+"""
 
 
-def to_unit(levels, dtype=jnp.float32):
-    """Levels 0 to 255, of any dtype, to [-1, 1]."""
-    return levels.astype(dtype) / 127.5 - 1
+def to_unit(levels: Array, dtype: Any = jnp.float32) -> jax.Array:
+    """Scale levels 0 to 255, of any dtype and shape, to [-1, 1]."""
+    return jnp.asarray(levels, dtype) / 127.5 - 1
 
 
-def categorical_log_prob(logits, x):
-    """Log-mass of levels under a softmax.
+def categorical_log_prob(logits: Array, x: Array) -> jax.Array:
+    """Compute the log-masses of levels under a softmax.
 
     Args:
         logits: floating ``(..., 256)``.
         x: uint8 ``(...)``.
 
     Returns:
-        ``(...)``, nats per value.
+        ``(...)``, nats a value.
     """
     log_probs = jax.nn.log_softmax(logits)
     # Not by indexing, whose gradient is a scatter into an array of zeros.
     return jnp.where(jnp.arange(LEVELS) == x[..., None], log_probs, 0).sum(-1)
 
 
-def categorical_sample(key, logits, temperature=1.0):
+def categorical_sample(
+    key: jax.Array, logits: Array, temperature: float | jax.Array = 1.0
+) -> jax.Array:
     """Draw levels from a softmax of ``logits / temperature``; temperature 0 gives the mode.
 
     Args:
@@ -43,12 +51,12 @@ def categorical_sample(key, logits, temperature=1.0):
         uint8 ``(...)``.
     """
     noise = draw(jax.random.gumbel, key, logits.shape, logits.dtype)
-    # Gumbel's trick, on a scale where temperature 0 divides nothing by zero.
+    # The Gumbel-max trick, on a scale where temperature 0 divides nothing by zero.
     return jnp.argmax(logits + temperature * noise, axis=-1).astype(jnp.uint8)
 
 
-def logistic_mixture_size(channels, mixtures):
-    """How many numbers a pixel's mixture has: weights, means, scales and channel coefficients.
+def logistic_mixture_size(channels: int, mixtures: int) -> int:
+    """Count the parameters of a pixel's mixture: weights, means, scales, channel coefficients.
 
     Raises:
         ValueError: unless there are 1 or 3 channels.
@@ -58,19 +66,21 @@ def logistic_mixture_size(channels, mixtures):
     return mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
 
-def logistic_mixture_log_prob(parameters, x):
-    """Log-mass of pixels under a mixture of discretized logistics (Salimans et al. 2017, eq. 2, 3).
+def logistic_mixture_log_prob(parameters: Array, x: Array) -> jax.Array:
+    """Compute log-masses of pixels under a mixture of discretized logistics.
 
-    A component is a logistic law, cut into 256 levels of which the first and the last take the
-    tails. Its mean for a channel moves with the true values of the channels before (their eq. 3),
-    and a pixel's channels share one choice of component.
+    A component is a logistic law that is cut into 256 levels (Salimans et al. 2017, eq. 2). The
+    first and the last level take the tails. The component's mean for a channel moves with the true
+    values of the earlier channels (eq. 3), and the channels of a pixel share one choice of
+    component.
 
     Args:
         parameters: floating ``(..., logistic_mixture_size(c, mixtures))``.
         x: levels 0 to 255 ``(..., c)``, ``c`` 1 or 3: uint8, or floating to differentiate by them.
 
     Returns:
-        ``(..., c)``, nats: for each channel given those before it. Their sum is the pixel's.
+        ``(..., c)`` nats: the log-mass of each channel given the earlier ones. Their sum is the
+        log-mass of the pixel.
     """
     dtype = parameters.dtype
     logits, means, log_scales, coefficients = _unpack(parameters, x.shape[-1])
@@ -83,13 +93,15 @@ def logistic_mixture_log_prob(parameters, x):
     return jnp.diff(joint, axis=-1, prepend=0)
 
 
-def logistic_mixture_sample(key, parameters, channels, temperature=1.0):
+def logistic_mixture_sample(
+    key: jax.Array, parameters: Array, channels: int, temperature: float | jax.Array = 1.0
+) -> jax.Array:
     """Draw pixels from a mixture of discretized logistics, channel by channel.
 
     The paper divides "each pre-softmax scalar output" by the temperature (BatchNorm paper,
-    Appendix C.2). Of a logistic mixture that is the logits of the components. A component's own
-    entropy lies in its scale, so its noise is multiplied by the temperature as well: the same
-    division, of the logistic's argument. Temperature 0 gives the likeliest component's mean.
+    Appendix C.2). In a logistic mixture these are the logits of the components. A component's own
+    entropy lies in its scale, so its noise is multiplied by the temperature as well, which divides
+    the argument of the logistic function. Temperature 0 gives the mean of the likeliest component.
 
     Args:
         key: one key for all pixels, or ``(n,)`` keys, one for each entry of the first axis.
@@ -114,7 +126,7 @@ def logistic_mixture_sample(key, parameters, channels, temperature=1.0):
     pixel = jnp.zeros((*shape, channels), dtype)
     for i in range(channels):
         value = _mean(means, coefficients, pixel, i) + noise[..., i]
-        # The nearest level: exactly the cut of the log-mass, whose levels the next mean sees.
+        # The nearest level is the one whose log-mass the value counts in. The next mean sees it.
         level = jnp.clip(jnp.round((value + 1) * 127.5), 0, 255)
         pixel = pixel.at[..., i].set(to_unit(level, dtype))
     return jnp.round((pixel + 1) * 127.5).astype(jnp.uint8)
@@ -139,8 +151,9 @@ def _mean(means, coefficients, pixel, i):
 def _log_mass(level, distance, log_scale):
     """Log-mass of a level whose centre is ``distance`` from the mean, on [-1, 1].
 
-    Between a level's edges a > b, in units of the scale, lies sigmoid(a) - sigmoid(b), which is
-    sigmoid(a) sigmoid(-b) (1 - exp(b - a)): nothing cancels, in the tails or elsewhere.
+    The mass between a level's edges a > b, in units of the scale, is sigmoid(a) - sigmoid(b). It
+    is computed as sigmoid(a) sigmoid(-b) (1 - exp(b - a)), where nothing cancels, in the tails or
+    elsewhere.
     """
     inverse = jnp.exp(-log_scale)
     upper = jax.nn.log_sigmoid(inverse * (distance + 1 / 255))

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 from jax import lax
 
-from jaxood.density import DensityModel, Variables
+from jaxood.density import DensityModel, HasLogProb, Variables
 
 Loss = Callable[[Variables, Any, jax.Array], tuple[jax.Array, Any]]
 """``(variables, batch, key) -> (loss, batch_stats)``, the form that `fit` takes: a float32 scalar,
 and the running statistics after the batch, ``{}`` for a model without BatchNorm."""
 
 
-def neg_log_prob_loss(model: DensityModel) -> Loss:
+def neg_log_prob_loss(model: HasLogProb) -> Loss:
     """Make the loss of maximum likelihood: minus the batch mean of ``log_prob``.
 
     Args:

@@ -1,4 +1,4 @@
-"""PixelCNN++ as the BatchNorm paper uses it: the network, and how it samples."""
+"""PixelCNN++ of the BatchNorm paper: layers, network, and sampling from cached activations."""
 
 from jaxood.models.pixelcnn.network import pixelcnn
 

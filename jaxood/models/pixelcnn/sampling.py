@@ -1,27 +1,38 @@
 """Sampling from PixelCNN++: each layer computes its newest row or pixel from cached activations.
 
-The vertical stream sees whole rows above, so it is run once a row; the horizontal stream is run
-once a pixel; a coarser level only when a row or pixel of its own begins (Ramachandran et al. 2017,
-"Fast Generation for Convolutional Autoregressive Models").
+The vertical stream sees whole rows above a pixel, so it is run once a row. The horizontal stream is
+run once a pixel. A coarser level is run only when one of its own rows or pixels begins
+(Ramachandran et al. 2017, "Fast Generation for Convolutional Autoregressive Models").
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxood.density import Variables
 from jaxood.nn.layers import BATCH_NORM_EPSILON
 from jaxood.nn.likelihoods import logistic_mixture_sample, to_unit
 
 WEIGHT_NORM_EPSILON = 1e-12
-"""Flax's default."""
+"""The default of `flax.linen.WeightNorm`."""
 
 
-def sample_naive(network, variables, key, n, image_shape, temperature):
-    """Draw images with a whole forward pass a pixel: what `sample_incremental` must equal.
+def sample_naive(
+    network: Any,
+    variables: Variables,
+    key: jax.Array,
+    n: int,
+    image_shape: Sequence[int],
+    temperature: float | jax.Array,
+) -> jax.Array:
+    """Draw images with a whole forward pass for each pixel, the reference for `sample_incremental`.
 
     Args:
         network: a `jaxood.models.pixelcnn.network.PixelCNN`.
-        variables: of it.
+        variables: of the network.
         key: a typed key.
         n: number of images.
         image_shape: ``(h, w, c)``.
@@ -42,20 +53,27 @@ def sample_naive(network, variables, key, n, image_shape, temperature):
     return lax.fori_loop(0, h * w, draw, jnp.zeros((n, h, w, c), jnp.uint8))
 
 
-def sample_incremental(network, variables, key, n, image_shape, temperature):
+def sample_incremental(
+    network: Any,
+    variables: Variables,
+    key: jax.Array,
+    n: int,
+    image_shape: Sequence[int],
+    temperature: float | jax.Array,
+) -> jax.Array:
     """Draw images pixel by pixel from cached activations, with the noise of `sample_naive`.
 
     Args:
-        network: as in `sample_naive`.
-        variables: likewise.
-        key: likewise.
-        n: likewise.
-        image_shape: likewise.
-        temperature: likewise.
+        network: a `jaxood.models.pixelcnn.network.PixelCNN`.
+        variables: of the network.
+        key: a typed key.
+        n: number of images.
+        image_shape: ``(h, w, c)``.
+        temperature: number >= 0, see `jaxood.nn.likelihoods.logistic_mixture_sample`.
 
     Returns:
-        uint8 ``(n, h, w, c)``: the images of `sample_naive` up to rounding errors in the
-        parameters, which rarely carry a pixel to the next level.
+        uint8 ``(n, h, w, c)``. These are the images of `sample_naive`, up to rounding errors in
+        the parameters, which rarely carry a pixel to the next level.
     """
     h, w, c = image_shape
     keys = jax.random.split(key, n)
@@ -70,11 +88,11 @@ def sample_incremental(network, variables, key, n, image_shape, temperature):
         return result, updates.get("cache", {})
 
     def advance(stream, x, context, parts, position, level=0):
-        """A row of the vertical stream, or a pixel of the horizontal one, from ``level`` on.
+        """Run a row of the vertical stream, or a pixel of the horizontal one, from ``level`` on.
 
-        Each level has its part of ``parts``: the windows of its convolutions, by method, and
-        ``grown``, what the next level handed up, two rows or 2x2 pixels that this one goes
-        through. Where a part is empty, it is made.
+        Each level has an entry in ``parts``. It holds the windows of the level's convolutions, by
+        method, and ``grown``, the result of the next level: two rows or 2x2 pixels, of which this
+        level takes one at a time. Where an entry is empty, it is filled.
         """
         part, *coarser = parts
         new = {}
@@ -110,14 +128,14 @@ def sample_incremental(network, variables, key, n, image_shape, temperature):
         return x, [new, *coarser]
 
     def vertical_row(above, parts, row):
-        """From the pixels ``(n, 1, w, c + 1)`` of the row above."""
+        """Advance the vertical stream by a row; the row above has pixels ``(n, 1, w, c + 1)``."""
         x, windows = apply(lambda network: network.enter_vertical(above), parts[0].get("enter", {}))
         _, parts = advance("vertical", x, None, parts, (row, 0))
         parts[0]["enter"] = windows
         return parts
 
     def horizontal_pixel(left, entered, context, parts, position):
-        """From the pixel ``(n, 1, 1, c + 1)`` to the left, and what came down to this one."""
+        """Compute a pixel's parameters from the pixel ``(n, 1, 1, c + 1)`` to the left."""
         x, windows = apply(lambda network: network.enter_left(left), parts[0].get("enter", {}))
         x, parts = advance("horizontal", entered + x, context, parts, position)
         parts[0]["enter"] = windows
@@ -160,8 +178,8 @@ def sample_incremental(network, variables, key, n, image_shape, temperature):
     return pixels.transpose(2, 0, 1, 3)
 
 
-# The activations that a step needs: for each level a dictionary, by method, of the windows
-# (..., height, width, channels) that its convolutions see. Those of the horizontal stream are cut
+# A step needs activations: for each level a dictionary, by method, of the windows
+# (..., height, width, channels) that its convolutions see. Windows of the horizontal stream are cut
 # from buffers of whole rows, which begin with the columns of the padding.
 
 
@@ -179,7 +197,7 @@ def _row_buffers(parts, width):
 
 
 def _place(parts, column):
-    """Where in its row's buffer each window begins for this column of the image."""
+    """The column of its row's buffer where each window begins, for a column of the image."""
 
     def start(name, _, level):
         return column >> (level + 1) << 1 if name == "grown" else column >> level
@@ -202,7 +220,7 @@ def _write(buffers, windows, place):
 
 
 def _next_row(parts, row):
-    """At each level where a row begins, the newest row becomes the one above."""
+    """Move the windows of each level at which a row begins up by one row."""
 
     def move_up(name, window, level):
         if name in ("grown", "context"):
@@ -224,7 +242,7 @@ def _map_with_level(f, parts):
 
 
 def _context_at(vertical, column):
-    """What the vertical stream tells this column's pixel, at each level."""
+    """The vertical stream's outputs in a column, at each level."""
 
     def at(_, context, level):
         return lax.dynamic_slice_in_dim(context, column >> level, 1, axis=3)
@@ -234,7 +252,7 @@ def _context_at(vertical, column):
 
 
 def _draw(keys, position, parameters, channels, temperature):
-    """The same noise for a pixel of an image, however its parameters were computed."""
+    """Draw a pixel; its noise is a function of the image's key and the pixel's position alone."""
     keys = jax.vmap(lambda key: jax.random.fold_in(key, position))(keys)
     return logistic_mixture_sample(keys, parameters, channels, temperature)
 
@@ -246,8 +264,8 @@ def _dtype(variables):
 # ------------------------------------------------------------------------------- normalization
 
 
-def fold_normalization(variables):
-    """Write a network's normalization, at its running statistics, into kernels and biases.
+def fold_normalization(variables: Variables) -> dict[str, Any]:
+    """Fold a network's normalization, at its running statistics, into kernels and biases.
 
     Args:
         variables: of a `PixelCNN` with "batch" or "weight" normalization.
@@ -262,7 +280,7 @@ def fold_normalization(variables):
         if conv is None:
             return {name: fold(params[name], stats.get(name, {})) for name in params}
         kernel = params[conv]["kernel"]
-        # Kernels (..., height, width, in, out), and (..., height, width, out, in) of transposes.
+        # Kernels are (..., height, width, in, out), of transposes (..., height, width, out, in).
         summed = (-4, -3, -2 if conv == "conv" else -1)
         if "norm" in params:
             norm, stats = params["norm"], stats["norm"]

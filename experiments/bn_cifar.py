@@ -8,40 +8,12 @@ install 'jaxood[tfds]').
 """
 
 from experiments import lab
-from experiments.batch_norm import study
-from experiments.batch_norm.settings import Amount, Config, Study, presets
-from jaxood.report.record import Record
+from experiments.batch_norm.settings import Config
+from experiments.batch_norm.studies import CIFAR10
 
-OOD = (
-    "cifar10/rotated",
-    "svhn_cropped",
-    "downsampled_imagenet",
-    "lsun",
-    "tiny_imagenet32",
-    "celeb_a",
-    "cifar100",
-)
-PRESETS = presets(
-    experiment="bn_cifar",
-    title="The BatchNorm test on CIFAR-10",
-    in_dist="cifar10",
-    ood=OOD,
-    realnvp={"width": 64, "depth": 8},
-    epochs_100=78_100,
-    small=Amount({"realnvp": 500, "vae": 300, "pixelcnn": 250}, statistics_images=9600),
-    members=Amount({"realnvp": 60, "vae": 60, "pixelcnn": 50}, statistics_images=1600),
-)
-
-
-def study_of(flags: Config) -> Study:
-    """Return the study that a command line asks for."""
-    return flags.study(PRESETS)
-
-
-def main(flags: Config) -> Record:
-    """Run the experiment."""
-    return study.run(study_of(flags), flags, flags.folder("bn_cifar"))
-
+PRESETS = CIFAR10.presets
+study_of = CIFAR10.study_of
+main = CIFAR10.main
 
 if __name__ == "__main__":
     lab.main(main, Config, __doc__)

@@ -9,72 +9,30 @@ from collections.abc import Mapping
 
 from experiments.batch_norm.settings import SWEEP_R2
 
-_FASHION = ("fashion_mnist/rotated", "mnist", "omniglot", "kmnist")
-_CIFAR = ("cifar10/rotated", "svhn_cropped", "downsampled_imagenet", "lsun")
-
-_TABLE_2 = {  # AUROC of log p, T_perm, WAIC and Delta on each set
-    ("fashion_mnist", "realnvp"): (
-        _FASHION,
-        (0.76, 0.64, 0.99, 0.99),
-        (0.10, 0.78, 0.24, 1.00),
-        (0.05, 0.86, 0.97, 1.00),
-        (0.47, 0.45, 0.63, 1.00),
-    ),
-    ("fashion_mnist", "vae"): (
-        _FASHION,
-        (0.73, 0.61, 0.94, 0.97),
-        (0.13, 0.73, 0.56, 1.00),
-        (0.00, 0.99, 0.90, 1.00),
-        (0.55, 0.50, 0.84, 1.00),
-    ),
-    ("cifar10", "realnvp"): (
-        _CIFAR,
-        (0.87, 0.79, 0.99, 1.00),
-        (0.07, 0.86, 0.16, 1.00),
-        (0.51, 0.50, 0.58, 0.98),
-        (0.70, 0.58, 0.60, 0.99),
-    ),
-    ("cifar10", "pixelcnn"): (
-        _CIFAR,
-        (0.77, 0.67, 0.90, 0.99),
-        (0.10, 0.86, 0.09, 0.99),
-        (0.51, 0.49, 0.66, 0.89),
-        (0.72, 0.60, 0.78, 0.98),
-    ),
+_OOD = {
+    "fashion_mnist": ("fashion_mnist/rotated", "mnist", "omniglot", "kmnist"),
+    "cifar10": ("cifar10/rotated", "svhn_cropped", "downsampled_imagenet", "lsun"),
+}
+_AUROC = {  # Table 2: log p, T_perm, WAIC and Δ; Table 5: Δ with r1 -> 0, by r2
+    ("realnvp", "fashion_mnist/rotated"): ((0.76, 0.64, 0.99, 0.99), (0.93, 0.91, 0.98, 0.99)),
+    ("realnvp", "mnist"): ((0.10, 0.78, 0.24, 1.00), (0.92, 1.00, 1.00, 1.00)),
+    ("realnvp", "omniglot"): ((0.05, 0.86, 0.97, 1.00), (0.96, 0.95, 1.00, 1.00)),
+    ("realnvp", "kmnist"): ((0.47, 0.45, 0.63, 1.00), (0.86, 1.00, 1.00, 1.00)),
+    ("vae", "fashion_mnist/rotated"): ((0.73, 0.61, 0.94, 0.97), (0.88, 0.94, None, 0.97)),
+    ("vae", "mnist"): ((0.13, 0.73, 0.56, 1.00), (0.86, 0.99, None, 1.00)),
+    ("vae", "omniglot"): ((0.00, 0.99, 0.90, 1.00), (0.93, 0.98, None, 1.00)),
+    ("vae", "kmnist"): ((0.55, 0.50, 0.84, 1.00), (0.85, 0.99, None, 1.00)),
+    ("realnvp", "cifar10/rotated"): ((0.87, 0.79, 0.99, 1.00), (1.00, 1.00, 1.00, 1.00)),
+    ("realnvp", "svhn_cropped"): ((0.07, 0.86, 0.16, 1.00), (0.92, 1.00, 1.00, 1.00)),
+    ("realnvp", "downsampled_imagenet"): ((0.51, 0.50, 0.58, 0.98), (0.74, 0.92, 0.98, 0.98)),
+    ("realnvp", "lsun"): ((0.70, 0.58, 0.60, 0.99), (0.77, 0.98, 1.00, 0.99)),
+    ("pixelcnn", "cifar10/rotated"): ((0.77, 0.67, 0.90, 0.99), (0.87, 0.97, 1.00, 0.99)),
+    ("pixelcnn", "svhn_cropped"): ((0.10, 0.86, 0.09, 0.99), (0.76, 0.95, 1.00, 0.99)),
+    ("pixelcnn", "downsampled_imagenet"): ((0.51, 0.49, 0.66, 0.89), (0.62, 0.74, 0.87, 0.89)),
+    ("pixelcnn", "lsun"): ((0.72, 0.60, 0.78, 0.98), (0.72, 0.80, 0.98, 0.98)),
 }
 _SCORES = ("neg_log_prob", "t_perm", "waic", "batch_norm_delta")
 _SWEEP = tuple(f"batch_norm_delta@{r2}" for r2 in SWEEP_R2)
-
-_TABLE_5 = {  # AUROC of Delta with r1 -> 0, by r2
-    ("fashion_mnist", "realnvp"): (
-        _FASHION,
-        (0.93, 0.91, 0.98, 0.99),
-        (0.92, 1.00, 1.00, 1.00),
-        (0.96, 0.95, 1.00, 1.00),
-        (0.86, 1.00, 1.00, 1.00),
-    ),
-    ("fashion_mnist", "vae"): (
-        _FASHION,
-        (0.88, 0.94, None, 0.97),
-        (0.86, 0.99, None, 1.00),
-        (0.93, 0.98, None, 1.00),
-        (0.85, 0.99, None, 1.00),
-    ),
-    ("cifar10", "realnvp"): (
-        _CIFAR,
-        (1.00, 1.00, 1.00, 1.00),
-        (0.92, 1.00, 1.00, 1.00),
-        (0.74, 0.92, 0.98, 0.98),
-        (0.77, 0.98, 1.00, 0.99),
-    ),
-    ("cifar10", "pixelcnn"): (
-        _CIFAR,
-        (0.87, 0.97, 1.00, 0.99),
-        (0.76, 0.95, 1.00, 0.99),
-        (0.62, 0.74, 0.87, 0.89),
-        (0.72, 0.80, 0.98, 0.98),
-    ),
-}
 
 _TABLE_1 = {  # bits per dimension, evaluation and training mode
     ("fashion_mnist", "realnvp"): {"fashion_mnist": (2.92, 2.94), "mnist": (1.74, 9.47)},
@@ -96,12 +54,13 @@ TEMPERATURES: Mapping[str, float] = {"realnvp": 1.10, "pixelcnn": 1.17}
 
 def auroc(in_dist: str, model: str) -> dict[tuple[str, str], float]:
     """Look up AUROCs by (set, score): Table 2, and Table 5 under ``batch_norm_delta@<r2>``."""
-    found = {}
-    for table, columns in ((_TABLE_2, _SCORES), (_TABLE_5, _SWEEP)):
-        sets, *rows = table.get((in_dist, model), ((),))
-        for name, row in zip(sets, rows, strict=True):
-            found |= {(name, c): v for c, v in zip(columns, row, strict=True) if v is not None}
-    return found
+    return {
+        (name, score): value
+        for name in _OOD.get(in_dist, ())
+        for scores, values in zip((_SCORES, _SWEEP), _AUROC.get((model, name), ()), strict=False)
+        for score, value in zip(scores, values, strict=True)
+        if value is not None
+    }
 
 
 def bpd(in_dist: str, model: str) -> dict[tuple[str, str, str], float]:

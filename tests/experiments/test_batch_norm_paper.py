@@ -8,8 +8,7 @@ import pytest
 
 from experiments.batch_norm import paper as batch_norm_paper
 from experiments.batch_norm.fooling.results import Results
-from experiments.bn_cifar import OOD as CIFAR_OOD
-from experiments.bn_fashion_mnist import OOD as FASHION_OOD
+from experiments.batch_norm.studies import CIFAR10, FASHION_MNIST
 
 FASHION = ("fashion_mnist/rotated", "mnist", "omniglot", "kmnist")
 CIFAR = ("cifar10/rotated", "svhn_cropped", "downsampled_imagenet", "lsun")
@@ -140,10 +139,10 @@ def test_table_4_is_beside_the_sets_that_the_paper_has():
 
 def test_the_names_are_those_that_the_experiments_use():
     for (in_dist, model), sets in {
-        ("fashion_mnist", "realnvp"): FASHION_OOD,
-        ("fashion_mnist", "vae"): FASHION_OOD,
-        ("cifar10", "realnvp"): CIFAR_OOD,
-        ("cifar10", "pixelcnn"): CIFAR_OOD,
+        ("fashion_mnist", "realnvp"): FASHION_MNIST.ood,
+        ("fashion_mnist", "vae"): FASHION_MNIST.ood,
+        ("cifar10", "realnvp"): CIFAR10.ood,
+        ("cifar10", "pixelcnn"): CIFAR10.ood,
     }.items():
         found = batch_norm_paper.auroc(in_dist, model)
         assert {name for name, _ in found} <= set(sets)

@@ -20,8 +20,8 @@ from jaxood.nn.jacobian import own_log_det
 from jaxood.nn.layers import BatchNorm
 
 LEVELS, PIXELS = 4, 3
-"""Levels and pixels of the images of the autoregressive model, which are 64 in all. Those of the VAE
-have two pixels."""
+"""Levels and pixels of the autoregressive model's images, 64 in all; those of the VAE have two
+pixels."""
 
 
 # ----------------------------------------------------------------------------------- flows in 2-d

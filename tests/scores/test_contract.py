@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.scipy.stats import norm
 
-from jaxood import data, detector, metrics, parallel, scores
+from jaxood import data, detector, metrics, nrm, parallel, scores
 from jaxood.density import DensityModel
 from jaxood.models.ensemble import ensemble
 from jaxood.models.glow import Glow, glow
@@ -62,6 +62,24 @@ CASES = {
     "glow_neg_log_pz, all": Case(
         "glow", lambda m, v, **o: scores.glow_neg_log_pz(m, v, levels="all", **DRAWS, **o)
     ),
+    "nrm_latent": Case("nrm", scores.nrm_latent, noise=False),
+    "nrm_reconstruction": Case(
+        "nrm", lambda m, v, **o: scores.nrm_reconstruction(m, v, layer=1, **o), noise=False
+    ),
+    "nrm_neg_log_prob": Case("nrm", scores.nrm_neg_log_prob, noise=False),
+    "nrm_latent_per_energy": Case("nrm", scores.nrm_latent_per_energy, noise=False),
+    "nrm_latent_two_sided": Case(
+        "nrm", lambda m, v, **o: scores.nrm_latent_two_sided(m, v, TRUSTED, **o), noise=False
+    ),
+    "nrm_latent_class_centred": Case(
+        "nrm", lambda m, v, **o: scores.nrm_latent_class_centred(m, v, TRUSTED, **o), noise=False
+    ),
+    "nrm_profile": Case(
+        "nrm", lambda m, v, **o: scores.nrm_profile(m, v, TRUSTED, **o), noise=False
+    ),
+    "nrm_switches": Case(
+        "nrm", lambda m, v, **o: scores.nrm_switches(m, v, TRUSTED, **o), noise=False
+    ),
 }
 every_score = pytest.mark.parametrize("case", CASES)
 
@@ -83,6 +101,11 @@ class Models:
     @functools.cached_property
     def glow(self):
         return _perturbed(glow(SHAPE, levels=2, depth=1, width=4))
+
+    @functools.cached_property
+    def nrm(self):
+        layers = [nrm.Layer(3, pool=(2, 2)), nrm.Layer(4, stride=2)]
+        return _perturbed(nrm.nrm(SHAPE, layers, classes=3, batch_norm=True))
 
     @functools.cached_property
     def ensemble(self):
@@ -230,6 +253,17 @@ CENTRED_GLOW = Glow(
     CENTRED.init, CENTRED.log_prob, CENTRED.sample, lambda v, x, key=None: centred(v, x)[:, None]
 )
 MEMBERS = {"std": jnp.array([5.0, 20.0])}
+
+WINDOW = nrm.nrm((4, 4, 1), [nrm.Layer(5, kernel=1)], classes=1)
+"""Two units are on above level 70 and two below 153, so all four for trusted images alone, which
+then have likelier latents and, h(0) being near 0, are rendered better; a fifth is on above 100."""
+KERNEL, BIAS = np.array([1, 1, -1, -1, 1e-2]), np.array([0.45, 0.45, 0.2, 0.2, 2e-3])
+WINDOW_WEIGHTS = {
+    "params": {
+        "layer_1": {"kernel": jnp.float32(KERNEL[None, None, None]), "bias": jnp.float32(BIAS)},
+        "dense": {"kernel": jnp.full((5, 1), 24.0), "bias": jnp.zeros(1)},
+    }
+}
 SIGNS = {
     "neg_log_prob": lambda trusted, held_out: scores.neg_log_prob(CENTRED, {}),
     "t_perm": lambda trusted, held_out: scores.t_perm(CENTRED, {}, held_out),
@@ -240,6 +274,25 @@ SIGNS = {
         CENTRED, {}, trusted, held_out
     ),
     "glow_neg_log_pz": lambda trusted, held_out: scores.glow_neg_log_pz(CENTRED_GLOW, {}),
+    "nrm_latent": lambda trusted, held_out: scores.nrm_latent(WINDOW, WINDOW_WEIGHTS),
+    "nrm_reconstruction": lambda trusted, held_out: scores.nrm_reconstruction(
+        WINDOW, WINDOW_WEIGHTS, layer=0
+    ),
+    "nrm_neg_log_prob": lambda trusted, held_out: scores.nrm_neg_log_prob(WINDOW, WINDOW_WEIGHTS),
+    "nrm_latent_per_energy": lambda trusted, held_out: scores.nrm_latent_per_energy(
+        WINDOW, WINDOW_WEIGHTS
+    ),
+    **{
+        name: lambda trusted, held_out, name=name: getattr(scores, name)(
+            WINDOW, WINDOW_WEIGHTS, held_out
+        )
+        for name in (
+            "nrm_latent_two_sided",
+            "nrm_latent_class_centred",
+            "nrm_profile",
+            "nrm_switches",
+        )
+    },
 }
 
 

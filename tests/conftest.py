@@ -4,13 +4,7 @@ import os
 import subprocess
 from typing import Any, NamedTuple
 
-# Both are read when jax is first imported. Most of the tests' time is XLA's compilation.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    + " --xla_llvm_disable_expensive_passes=true"
-).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # jax reads this when it is imported
 
 import jax
 import numpy as np
@@ -19,7 +13,16 @@ import pytest
 from jaxood import data
 from jaxood.density import DensityModel
 from jaxood.models.realnvp import realnvp
+from jaxood.parallel import cpu_fusion
 from tests.helpers import ROOT, command, initial, perturb
+
+# Most of the tests' time is XLA's compilation, which these flags shorten. A flag of the user's own
+# comes later and wins. `tests/parallel/test_fusion.py` compiles every model as users have it.
+FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if cpu_fusion.knows("--xla_cpu_use_fusion_emitters"):
+    FAST += " --xla_cpu_use_fusion_emitters=false"
+EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{EIGHT_DEVICES} {FAST} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 class Flow(NamedTuple):
@@ -70,7 +73,7 @@ def environment(tmp_path_factory, worker_id):
     folder = tmp_path_factory.getbasetemp()
     compiled = (folder if worker_id == "master" else folder.parent) / "compiled"
     return os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": FAST,
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

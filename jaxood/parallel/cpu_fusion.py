@@ -58,15 +58,18 @@ def switch_off() -> None:
 
 
 def fuses() -> bool:
-    """Tell whether jaxlib makes the fusions by default, and knows the flag.
+    """Tell whether jaxlib makes the fusions by default, and knows the flag."""
+    return jax.__version_info__ >= (0, 10, 1) and knows(FLAG)
 
-    XLA aborts the process at an unknown flag, so its library is searched for the flag's name.
+
+def knows(flag: str) -> bool:
+    """Tell whether XLA knows a flag: it aborts the process at any other.
+
+    The library of XLA is searched for the flag's name.
     """
-    if jax.__version_info__ < (0, 10, 1):
-        return False
     for library in Path(jaxlib.__file__).parent.glob("*jax_common.*"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
-            return m.find(FLAG.removeprefix("--").encode()) >= 0
+            return m.find(flag.removeprefix("--").encode()) >= 0
     return False
 
 

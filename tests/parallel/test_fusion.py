@@ -15,8 +15,10 @@ from jaxood.parallel import cpu_fusion
 FLAG = cpu_fusion.FLAG
 FUSES = pytest.mark.skipif(not cpu_fusion.fuses(), reason="this jaxlib makes no such fusions")
 
-# Compiled as users have it, not as `conftest`.
+# These options compile a program as users have it, not as `conftest` does.
 OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+if cpu_fusion.knows("--xla_cpu_use_fusion_emitters"):
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
 
 MODELS = {
     "realnvp": lambda shape: jaxood.realnvp(shape, width=4, depth=1),

@@ -70,6 +70,11 @@ class Recipe:
         """Return the recipe with this number of updates; None changes nothing."""
         return self if steps is None else dataclasses.replace(self, steps=steps)
 
+    def make_optimizer(self) -> optax.GradientTransformation:
+        """Make the optimizer, of optax."""
+        make = getattr(optimizers, self.optimizer)
+        return make(self.steps, self.learning_rate, schedule=self.schedule, warmup=self.warmup)
+
     def build(self, image_shape: Sequence[int], classes: int | None = None) -> Any:
         """Build the model, of an ensemble all members.
 
@@ -148,10 +153,6 @@ def _program(recipe: Recipe, image_shape: tuple[int, ...], classes: int | None) 
     if classes is not None:
         arguments["classes"] = classes
     model = build(Spec(recipe.model, tuple(arguments.items())))
-    make = getattr(optimizers, recipe.optimizer)
-    optimizer = make(
-        recipe.steps, recipe.learning_rate, schedule=recipe.schedule, warmup=recipe.warmup
-    )
     if recipe.loss_weights is not None:
         loss = nrm_losses.loss(
             model,
@@ -163,4 +164,4 @@ def _program(recipe: Recipe, image_shape: tuple[int, ...], classes: int | None) 
         model, loss = ensemble(model, recipe.members), ensemble_loss(model)
     else:
         loss = neg_log_prob_loss(model)
-    return _Program(model, loss, optimizer)
+    return _Program(model, loss, recipe.make_optimizer())

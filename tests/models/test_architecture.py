@@ -241,12 +241,12 @@ def test_presets_of_the_batch_norm_paper(name, model):
     module, images, realnvp_size = BATCH_NORM_PAPER[name]
     preset = module.PRESETS[model, "paper"]
     recipe = preset.recipe
-    sizes = {"realnvp": realnvp_size, "vae": (32, 1), "pixelcnn": (80, 5)}
+    sizes = {"realnvp": realnvp_size, "vae": (32, None), "pixelcnn": (80, 5)}
     assert (recipe.model, recipe.width, recipe.depth) == (model, *sizes[model])
     assert recipe.batch_size == preset.sizes.batch_size == 64
-    assert recipe.learning_rate == 1e-3 and recipe.warmup == 0
-    assert first_step(recipe.optimizer()) == pytest.approx(1e-3, rel=1e-4)
-    assert recipe.dropout == (0.5 if model == "pixelcnn" else 0)
+    assert recipe.learning_rate == 1e-3 and recipe.warmup is None
+    assert first_step(recipe.make_optimizer()) == pytest.approx(1e-3, rel=1e-4)
+    assert recipe.options == ({"dropout": 0.5} if model == "pixelcnn" else {})
     assert recipe.members == 1 and recipe.statistics_images is None
     # The paper gives no length: 100 epochs of whole batches.
     assert recipe.steps == EPOCHS * (images // 64)

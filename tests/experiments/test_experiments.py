@@ -19,6 +19,7 @@ from experiments.batch_norm.settings import Config
 from experiments.benchmarks import training as speed
 from experiments.lab import Scores
 from experiments.lab.folder import close_folders
+from experiments.screening.realised_rates import realised
 from jaxood import detector, integrity
 from jaxood.report import record
 from tests.helpers import ROOT, command
@@ -246,14 +247,14 @@ def test_realised_rates_are_those_of_splits(smoke, capsys):
     table = realised_rates.main(config)
     names = list(table.columns[0].cells)
     assert len(names) == 3 + 2 + 3 and names[3] == "sets of 32 by Δ, shuffled and dealt"
-    assert list(table.columns[1].cells)[3] == "20.0%"  # 4 sets of 8 are calibrated on
+    assert list(table.columns[1].cells)[3] == "20.0 %"  # 4 sets of 8 are calibrated on
     assert list(table.columns[4].cells)[5:] == ["no promise"] * 3
 
 
 def test_a_rate_that_is_kept_is_told_from_one_that_is_not():
     """Independent scores keep it; where half of the fresh ones score higher it is not kept."""
     rng = np.random.default_rng(0)
-    found = realised_rates._rate(rng.random(2000), 0.05, 400, rng)
+    found = realised(rng.random(2000), 0.05, 400, rng)
     low, high = betabinom.interval(0.99, 1000, 50, 951)
     assert np.mean((low <= found.reported) & (found.reported <= high)) > 0.98
     assert abs(found.reported.mean() / 1000 - 0.05) < 0.005

@@ -24,7 +24,12 @@ from jaxood.report.figures.style import (
 
 
 def score_histograms(
-    values: Mapping[str, ArrayLike], in_dist: str, *, xlabel: str, log: bool = False
+    values: Mapping[str, ArrayLike],
+    in_dist: str,
+    *,
+    xlabel: str,
+    log: bool = False,
+    of: str = "images",
 ) -> Figure:
     """Draw how a score, or a likelihood, is distributed over each set.
 
@@ -33,6 +38,7 @@ def score_histograms(
         in_dist: the name in ``values`` of the trusted set.
         xlabel: what is shown, with its unit.
         log: whether the axis is logarithmic, for numbers that span decades.
+        of: what each number belongs to, in the plural.
 
     Returns:
         Filled histograms over shared bins. The view ends at the 0.5 and 99.5 percentiles of all
@@ -61,7 +67,7 @@ def score_histograms(
         if log:
             axes.set_xscale("log")
             plain_log_ticks(axes.xaxis)
-        axes.set(xlabel=xlabel, ylabel="share of images per bin", xlim=(bins[0], bins[-1]))
+        axes.set(xlabel=xlabel, ylabel=f"share of {of} per bin", xlim=(bins[0], bins[-1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_ylim(bottom=0)

@@ -51,14 +51,14 @@ class LogProb(Protocol):
         """Evaluate log-likelihoods.
 
         Args:
-            variables: of the model.
+            variables: variables of the model.
             x: uint8 ``(n, h, w, c)``.
             train: BatchNorm mode. In training mode an image is normalized by the statistics of
                 its batch, in evaluation mode by the running statistics.
             key: one key for the batch, or ``(n,)`` keys, one an image. Without a key the model is
                 evaluated at the centre of its noise.
-            dropout_key: of the dropout, which acts only where this key is given. Training gives
-                it; scores never do, not even those that use training-mode BatchNorm.
+            dropout_key: random key of the dropout, which acts only where this key is given.
+                Training gives it; scores never do, not even those that use training-mode BatchNorm.
             mutable: False or ``["batch_stats"]``.
 
         Returns:
@@ -78,7 +78,7 @@ class Sample(Protocol):
         """Draw images in evaluation mode.
 
         Args:
-            variables: of the model.
+            variables: variables of the model.
             key: a typed key.
             n: number of images.
             temperature: number >= 0 that scales the noise.
@@ -135,9 +135,9 @@ class Spec(NamedTuple):
     """Plain data from which `build` makes a model again.
 
     Attributes:
-        name: of the builder, such as ``"realnvp"``.
-        arguments: of the builder, in pairs of a name and a value. Values are numbers, strings,
-            truth values, None, tuples of them, and the specifications of wrapped models.
+        name: name of the builder, such as ``"realnvp"``.
+        arguments: arguments of the builder, in pairs of a name and a value. Values are numbers,
+            strings, truth values, None, tuples of them, and the specifications of wrapped models.
     """
 
     name: str
@@ -246,7 +246,7 @@ def build(spec: Spec) -> Any:
     """Build the model of a specification; its log-likelihoods are equal to the bit.
 
     Args:
-        spec: of a `DensityModel` or another model that a `builder` made.
+        spec: specification of a `DensityModel` or another model that a `builder` made.
 
     Returns:
         The model.
@@ -292,7 +292,7 @@ def dequantize(key: jax.Array | None, x: Array, dtype: Any = jnp.float32) -> jax
         key: ``None`` for the centre of each interval, one key for the whole batch, or ``(n,)``
             keys, one an image, which make an image's noise independent of its batch companions.
         x: uint8 ``(n, h, w, c)``.
-        dtype: of the result.
+        dtype: type of the result.
 
     Returns:
         ``(n, h, w, c)`` in ``[0, 256]``: ``x + u`` with ``u`` uniform on ``[0, 1)``.
@@ -327,8 +327,8 @@ def draw(
         sampler: ``(key, shape, dtype) -> array``, such as `jax.random.normal`.
         key: one key for the whole batch, or ``(n,)`` keys, which make an image's noise independent
             of its batch companions.
-        shape: of the result, ``(n, ...)``.
-        dtype: of the result.
+        shape: shape of the result, ``(n, ...)``.
+        dtype: type of the result.
 
     Returns:
         An array of that shape.

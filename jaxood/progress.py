@@ -20,7 +20,7 @@ def bar(
     """Show the progress of some work.
 
     Args:
-        description: of the work.
+        description: description of the work.
         total: number of its units.
         done: number of units that were done before.
         show: False shows nothing. Of several processes, only process 0 shows anything.

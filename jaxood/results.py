@@ -37,11 +37,11 @@ class Row(NamedTuple):
         file: its file name, or empty.
         set: number of the set that it was judged in; None for a detector of images.
         score: float32, higher = more OOD; NaN for an image that was not judged.
-        p_value: of the image, or of its set; NaN for an image that was not judged.
+        p_value: p-value of the image, or of its set; NaN for an image that was not judged.
         reported: whether the p-value is at most the false-positive rate.
         reason: the reason why the image was not judged, `KNOWN` or what is wrong with its file;
             empty for an image that was judged.
-        digest: of the line and the image's pixels, 16 hexadecimal digits.
+        digest: digest of the line and the image's pixels, 16 hexadecimal digits.
     """
 
     index: int
@@ -109,7 +109,7 @@ def summary(path: str | os.PathLike[str], *, suspects: int = 32, scores: int = 1
     """Read results once, in memory that does not grow with them.
 
     Args:
-        path: of a file of results.
+        path: path of a file of results.
         suspects: the most rows to list, of reported images and of images that could not be read.
         scores: the most scores to keep.
 

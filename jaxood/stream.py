@@ -66,7 +66,7 @@ def judge(
         set_size: images read, scored and written at a time, by default 1024. A detector of sets
             takes its own size, and another is refused.
         false_positive_rate: as in `jaxood.detector.decide`.
-        seed: of the shuffle that deals images to sets.
+        seed: seed of the shuffle that deals images to sets.
         show_progress: draw a progress bar on stderr.
 
     Raises:

@@ -53,7 +53,7 @@ class TinyScore:
     Attributes:
         function: maps images ``(n, h, w, c)`` to scores ``(n,)``.
         per_image: whether an image scores the same whatever images it arrives with.
-        name: of the score.
+        name: name of the score.
     """
 
     function: Callable[[Any], Any]

@@ -28,7 +28,7 @@ class Mutation(NamedTuple):
 
     Attributes:
         what: is wrong.
-        file: of the library, below jaxood/.
+        file: file of the library, below jaxood/.
         old: text that is in the file exactly once.
         new: text in its place.
         tests: arguments of pytest, of files below tests/.

@@ -125,7 +125,7 @@ class Judged:
         """Make a row of one set for each score, at the main setting.
 
         Args:
-            name: of the set.
+            name: name of the set.
             params: settings of the set, added to those of the scores.
         """
         reported = paper.auroc(self.in_dist, self.model)

@@ -42,7 +42,7 @@ def run(study: Study, flags: lab.Flags, out: Path) -> Record:
 
     Args:
         study: the sets, the model, and how much of them.
-        flags: of the command line.
+        flags: flags of the command line.
         out: folder of the run.
 
     Raises:

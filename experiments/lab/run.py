@@ -59,11 +59,11 @@ class Run(Generic[F]):
         Args:
             recipe: the model and its training.
             images: trusted images, uint8 ``(n, h, w, c)``.
-            labels: of the images, int ``(n,)``; density models need none.
-            name: of the model in the results record; None leaves it out of the record.
+            labels: labels of the images, int ``(n,)``; density models need none.
+            name: name of the model in the results record; None leaves it out of the record.
             in_dist: name of the trusted images.
             part: name of the model's folder in that of the run.
-            seed: of the training; the run's by default.
+            seed: seed of the training; the run's by default.
             directory: folder of the model, where that is not in the run's own folder.
 
         Returns:
@@ -109,11 +109,11 @@ class Run(Generic[F]):
             title: title of the report.
             context: names of the template, besides ``title`` and ``headline``.
             figures: by name, functions that draw the figures of the report.
-            results: of the record.
-            bpd: of the record.
-            sweeps: of the record.
-            extra: of the record.
-            preset: of the record; by default the flag ``--preset``.
+            results: detection rows of the record.
+            bpd: rows of bits per dimension.
+            sweeps: rows of the record's sweeps.
+            extra: other numbers of the record.
+            preset: preset of the record; by default the flag ``--preset``.
 
         Returns:
             The record.

@@ -18,7 +18,7 @@ def load_ood(
     """Load the test images of OOD sets, and leave out those that are absent.
 
     Args:
-        names: of the sets.
+        names: names of the sets.
         trusted: name of the trusted set, for messages.
         shape: ``(h, w, c)`` of its images.
         data_dir: where to look, as for `data.load`.

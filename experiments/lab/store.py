@@ -35,7 +35,7 @@ class Scores:
         """Open a file, or start empty if there is none.
 
         Args:
-            path: of the file.
+            path: path of the file.
             identity: as for `expect`.
 
         Raises:

@@ -41,7 +41,7 @@ def measure(flags: Config, run: FinishedRun) -> Table:
     """Measure the rates of the model of a finished run.
 
     Args:
-        flags: of the command line.
+        flags: flags of the command line.
         run: the run.
 
     Returns:
@@ -128,7 +128,7 @@ def realised(values: np.ndarray, rate: float, splits: int, rng: np.random.Genera
         values: ``(n,)``, scores of trusted images, or of sets of them.
         rate: the rate that is asked for.
         splits: number of splits.
-        rng: of the splits.
+        rng: random generator of the splits.
     """
     half = len(values) // 2
     rate = max(rate, 1 / (half + 1))
@@ -162,10 +162,10 @@ def misuses(
     """Measure rates where a batch score is taken for a score of images.
 
     Args:
-        flags: of the command line.
+        flags: flags of the command line.
         delta: the batch score.
         test: trusted images, uint8 ``(n, h, w, c)``.
-        labels: of these.
+        labels: labels of these.
         ood: OOD images.
 
     Returns:

@@ -24,7 +24,7 @@ class Screening(NamedTuple):
     """A finished screening, and what its page says of it.
 
     Attributes:
-        flags: of the command line.
+        flags: flags of the command line.
         in_dist: name of the trusted images.
         judge: the detector.
         images: the images that were judged.

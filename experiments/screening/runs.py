@@ -15,10 +15,10 @@ class FinishedRun(NamedTuple):
     """A run that has finished its training.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         study: the model, the images that it trusts, and the OOD sets of the run.
-        seed: of the training.
-        preset: of the run.
+        seed: seed of the training.
+        preset: preset of the run.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ def finished_run(folder: Path, experiments: Mapping[str, Any]) -> FinishedRun:
     """Find out what a finished run has trained.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         experiments: by name, modules with ``Config`` and ``study_of``.
 
     Raises:

@@ -27,7 +27,7 @@ def screen(flags: Config, experiments: Mapping[str, Any]) -> stream.Summary:
     """Judge images with the model of a finished run, and write the report.
 
     Args:
-        flags: of the command line.
+        flags: flags of the command line.
         experiments: by name, the experiments whose models can screen.
 
     Returns:
@@ -110,7 +110,7 @@ def calibrated(
     """Build the score that was asked for, and calibrate it on held-out trusted images.
 
     Args:
-        flags: of the command line.
+        flags: flags of the command line.
         lender: the run that has trained the model.
         trained: its model.
         trusted: the images that the model was trained on.

@@ -104,7 +104,7 @@ def lu_rotations(count: int, channels: int, seed: int) -> Rotation:
     Args:
         count: number of rotations.
         channels: c.
-        seed: of the rotations. P never changes, so it is no function of the key of ``init``.
+        seed: seed of the rotations. P never changes, so it is no function of the key of ``init``.
 
     Returns:
         The row of L U that each row of W is, int ``(count, c)``; the signs of the diagonal of U,
@@ -195,7 +195,7 @@ class Steps(nn.Module):
         depth: number of steps.
         width: channels of the couplings' networks.
         conv: makes their convolutions, as `flax.linen.Conv` does.
-        rotations: of `lu_rotations`, one a step; or None.
+        rotations: rotations of `lu_rotations`, one a step; or None.
     """
 
     depth: int

@@ -215,7 +215,7 @@ def elbo_estimate(
 
     Args:
         model: a `DensityModel` with noise.
-        variables: of the model.
+        variables: variables of the model.
         x: uint8 ``(n, h, w, c)``.
         key: a typed key; an image's noise is a function of this key and the image alone.
         draws: number of draws, at least 2.

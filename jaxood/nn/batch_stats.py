@@ -20,7 +20,7 @@ def with_moments(
     Args:
         apply: ``variables -> (result, batch_stats)`` in training mode, where ``batch_stats`` are
             the running statistics after this batch.
-        variables: of the network; their own ``batch_stats`` give the shapes only.
+        variables: variables of the network; their own ``batch_stats`` give the shapes only.
 
     Returns:
         The result, and the means and variances of the batch at every BatchNorm layer, a tree like
@@ -41,7 +41,7 @@ def batch_moments(
 
     Args:
         model: a `DensityModel` or another model with its ``log_prob``.
-        variables: of the model; their own ``batch_stats`` give the shapes only.
+        variables: variables of the model; their own ``batch_stats`` give the shapes only.
         x: images ``(n, h, w, c)``.
         key: as of `jaxood.density.LogProb`.
 

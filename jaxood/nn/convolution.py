@@ -77,8 +77,8 @@ def conv_transpose(
         lhs: ``(n, h, w, c_in)``.
         rhs: kernel of that convolution, ``(kh, kw, c_out, c_in)``: it maps the result's channels
             to those of ``lhs``.
-        window_strides: of that convolution, two ints.
-        padding: of that convolution, ``((low, high), (low, high))``.
+        window_strides: strides of that convolution, two ints.
+        padding: padding of that convolution, ``((low, high), (low, high))``.
         output_padding: rows and columns that the result has more than the smallest image whose
             convolution has the size of ``lhs``; each less than its stride.
 

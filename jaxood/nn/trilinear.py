@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
     Attributes:
         image: height and width of the images.
         kernel: height and width of the kernel.
-        strides: of rows and columns.
+        strides: strides of rows and columns.
         padding: rows and columns of zeros around the images, ``((low, high), (low, high))``.
     """
 
@@ -159,7 +159,7 @@ def _bilinear(name, shape, native, cpu, free, transposes):
     """Make a bilinear primitive over arrays with a leading axis of ensemble members.
 
     Args:
-        name: of the primitive.
+        name: name of the primitive.
         shape: ``(a, b, geometry)`` to the shape of the result.
         native: the operation on one member, for all platforms.
         cpu: the operation on one member, for the CPU.

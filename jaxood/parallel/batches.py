@@ -29,9 +29,9 @@ def in_batches(
         program: a pytree like ``rows``, dealt out to the devices, to a pytree of arrays with a
             leading axis of rows.
         rows: a pytree of arrays with a leading axis of n rows, n > 0, on the host or the device.
-        mesh: of `jaxood.parallel.mesh`.
+        mesh: a mesh of `jaxood.parallel.mesh`.
         batch_size: rows at a time and device.
-        advance: is told the number of batches after each call of the program.
+        advance: a function that is told the number of batches after each call of the program.
 
     Returns:
         The program's results for all n rows, on the host.

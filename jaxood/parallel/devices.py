@@ -51,7 +51,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
     Args:
         tree: arrays; all processes must give equal values.
-        mesh: of `mesh`.
+        mesh: a mesh of `mesh`.
 
     Returns:
         The pytree, whole on every device.
@@ -73,7 +73,7 @@ def shard(tree: Any, mesh: Mesh) -> Any:
 
     Args:
         tree: arrays with a leading axis of n rows, or objects that can be sliced like one.
-        mesh: of `mesh`.
+        mesh: a mesh of `mesh`.
 
     Returns:
         The pytree. Rows of zeros are appended up to a multiple of the number of devices.
@@ -130,7 +130,7 @@ def map_rows(function: Callable[..., Any], mesh: Mesh, rows: Sequence[bool]) -> 
 
     Args:
         function: maps pytrees of arrays to a pytree of arrays with a leading axis of rows.
-        mesh: of `mesh`.
+        mesh: a mesh of `mesh`.
         rows: for each argument, whether its rows are dealt out to the devices; other arguments are
             whole on every device. The number of rows must be a multiple of the number of devices,
             as after `shard`.

@@ -20,7 +20,7 @@ def glow_log_pz(model: Glow, variables: Variables, x: Array, **options: Any) -> 
 
     Args:
         model: from `jaxood.glow`.
-        variables: of the model.
+        variables: variables of the model.
         x: uint8 ``(n, h, w, c)``, n > 0.
         **options: of `log_prob`.
 
@@ -43,11 +43,13 @@ def glow_neg_log_pz(
 
     Args:
         model: from `jaxood.glow`.
-        variables: of the model; each device that they lie on evaluates batches of its own.
+        variables: variables of the model; each device that they lie on evaluates batches of its
+            own.
         levels: ``"last"`` takes the latents of the last level only, as the paper says of Nalisnick
             et al.; ``"all"`` takes those of all levels, which gives the likelihood without the
             log-determinant.
-        seed: of the model's noise; an image's noise is a function of the seed and the image alone.
+        seed: seed of the model's noise; an image's noise is a function of the seed and the image
+            alone.
         draws: noise draws an image, over which the log-density is averaged.
         batch_size: images at a time and device.
 

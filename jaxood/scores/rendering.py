@@ -68,7 +68,7 @@ def latent_log_prob(model, variables, x, *, y=None, reduction: Reduction = "sum"
 
     Args:
         model: an `NRM`.
-        variables: of the model; BatchNorm at its running statistics.
+        variables: variables of the model; BatchNorm at its running statistics.
         x: images ``(n, h, w, c)``.
         y: labels ``(n,)``; by default the likeliest, y*.
         reduction: over features, see the module.
@@ -145,7 +145,7 @@ def nrm_latent(
 
     Args:
         model: an `NRM`.
-        variables: of the model.
+        variables: variables of the model.
         x: uint8 ``(n, h, w, c)``, or floating and scaled.
         y: labels ``(n,)``; by default the likeliest.
         reduction: over features, see the module.
@@ -171,7 +171,7 @@ def measure(model, variables, x, *, y=None, batch_size=64, show_progress=False):
 
     Args:
         model: an `NRM`.
-        variables: of the model.
+        variables: variables of the model.
         x: uint8 ``(n, h, w, c)``, or floating and scaled.
         y: labels ``(n,)`` to render from; by default the likeliest.
         batch_size: images at a time and device; the last batch is padded, so the program compiles
@@ -232,7 +232,7 @@ def latent(measurement, *, reduction: Reduction = "sum", above=0):
     """Score ``-log p({z*(l)}_{l > above} | y*)``, by rendering: `nrm_latent` to rounding.
 
     Args:
-        measurement: of the images.
+        measurement: measurement of the images.
         reduction: over features, see the module.
         above: as in `latent_log_prob`.
 
@@ -247,7 +247,7 @@ def reconstruction(measurement, layer, *, reduction: Reduction = "sum"):
     """Score ``|g(l) - h(l)|^2`` at one layer, 0 for pixels: a per-image score.
 
     Args:
-        measurement: of the images.
+        measurement: measurement of the images.
         layer: l, 0..L.
         reduction: over features, see the module.
 
@@ -265,7 +265,7 @@ def neg_log_prob(measurement, *, layer=0, reduction: Reduction = "sum"):
     the features g(k).
 
     Args:
-        measurement: of the images.
+        measurement: measurement of the images.
         layer: k, 0..L.
         reduction: over features, see the module.
 
@@ -302,7 +302,7 @@ def profile(measurement, trusted):
     layer, sign or scale to choose.
 
     Args:
-        measurement: of the images to judge.
+        measurement: measurement of the images to judge.
         trusted: `Measurement` of held-out trusted images.
 
     Returns:
@@ -319,7 +319,7 @@ def switches(measurement, trusted):
     every layer, from held-out trusted images, as in `profile`.
 
     Args:
-        measurement: of the images to judge.
+        measurement: measurement of the images to judge.
         trusted: `Measurement` of held-out trusted images.
 
     Returns:
@@ -366,7 +366,7 @@ def all_scores(measurement):
     """Every score of the paper by its name in a results record, sums and means.
 
     Args:
-        measurement: of the images.
+        measurement: measurement of the images.
 
     Returns:
         ``nrm_latent``, ``nrm_neg_log_prob``, ``nrm_reconstruction_<l>`` for l = 0..L and
@@ -389,7 +389,7 @@ def calibrated_scores(measurement, trusted):
     """Scores beyond the paper that need held-out trusted images, by name.
 
     Args:
-        measurement: of the images to judge.
+        measurement: measurement of the images to judge.
         trusted: `Measurement` of held-out trusted images.
 
     Returns:

@@ -21,9 +21,9 @@ class Trained(NamedTuple):
 
     Attributes:
         model: the `DensityModel`, `Glow` or `NRM`; of an ensemble, all members.
-        variables: of the model: the averaged parameters and, where the model has BatchNorm, the
-            evaluation-mode statistics that belong to these parameters. They lie on all devices
-            that trained, which then score.
+        variables: variables of the model: the averaged parameters and, where the model has
+            BatchNorm, the evaluation-mode statistics that belong to these parameters. They lie on
+            all devices that trained, which then score.
         losses: float32 ``(steps,)``, the training loss of each step. The loss of a density model
             is in nats an image.
         seconds: duration of the training; NaN if it was interrupted.
@@ -65,7 +65,7 @@ def fit_or_load(
         data: uint8 images ``(n, h, w, c)``, or a pytree of arrays whose first leaf they are.
         steps: number of updates.
         batch_size: images an update.
-        optimizer: of optax; by default Adam at 1e-3.
+        optimizer: an optimizer of optax; by default Adam at 1e-3.
         average_decay: decay of the moving average of the parameters, as for `fit`; 0 for none.
         seed: seed of the initial parameters, the order of the images and all noise.
         directory: folder for checkpoints; None writes none. It belongs to one training.

@@ -90,7 +90,7 @@ def make_train_steps(
         loss: a `Loss`.
         optimizer: an optax optimizer.
         batch_size: images an update.
-        seed: of the order of the images and all noise.
+        seed: seed of the order of the images and all noise.
         average_decay: weight of the old value in the average of the parameters. In the first steps
             it is at most ``(1 + step) / (10 + step)``, so that the start is soon forgotten.
         n: number of rows of the data, from the first on, that batches are drawn from; all by
@@ -205,9 +205,9 @@ def fit(
             device receives its share of the rows, once.
         steps: number of updates in all.
         batch_size: images an update.
-        optimizer: of optax; by default Adam at 1e-3, as in the BatchNorm paper.
+        optimizer: an optimizer of optax; by default Adam at 1e-3, as in the BatchNorm paper.
         average_decay: decay of the moving average of the parameters, as in `make_train_steps`.
-        seed: of the order of the images and all noise.
+        seed: seed of the order of the images and all noise.
         directory: folder for checkpoints; None writes none. It belongs to one training: another
             seed, other data or another number of steps need another folder.
         settings: JSON values by name that must be the same when the training is resumed. ``loss``

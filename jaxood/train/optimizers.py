@@ -22,7 +22,7 @@ def adam(
     Args:
         steps: number of updates of the training, after which a cosine has fallen to zero.
         learning_rate: the highest.
-        schedule: of the learning rate.
+        schedule: schedule of the learning rate.
         warmup: updates over which the rate rises from zero; by default a twentieth of ``steps``
             before a cosine, and none before a constant rate.
 
@@ -50,7 +50,7 @@ def muon(
         steps: as for `adam`.
         learning_rate: the highest, of kernels.
         other_learning_rate: the highest, of everything else.
-        schedule: of both rates.
+        schedule: schedule of both rates.
         warmup: as for `adam`.
 
     Returns:

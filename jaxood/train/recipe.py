@@ -28,14 +28,14 @@ class Recipe:
 
     Attributes:
         model: name of the builder (`jaxood.density.builder`), such as ``"realnvp"``.
-        width: of the model.
-        depth: of the model; None for a model without (the VAE), or for the builder's default.
+        width: width of the model.
+        depth: depth of the model; None for a model without (the VAE), or for the builder's default.
         options: the builder's other arguments by name.
         steps: number of updates.
         batch_size: images an update, for each member of an ensemble.
-        optimizer: of `jaxood.train.optimizers`.
-        learning_rate: of the optimizer, at its highest.
-        schedule: of the learning rate, as in `jaxood.train.optimizers`.
+        optimizer: name of an optimizer of `jaxood.train.optimizers`.
+        learning_rate: learning rate of the optimizer, at its highest.
+        schedule: schedule of the learning rate, as in `jaxood.train.optimizers`.
         warmup: steps over which the learning rate rises from zero; None for the schedule's own.
         average_decay: decay of the moving average of the parameters; 0 for none.
         members: 1, or the size of an ensemble of density models, trained as one program.
@@ -43,7 +43,7 @@ class Recipe:
             are taken over; all by default.
         loss_weights: weights of the terms of an NRM's loss; None says that the model is a density
             model, trained by maximum likelihood.
-        temperature: of an NRM's softmax.
+        temperature: temperature of an NRM's softmax.
         augment: crop and flip an NRM's training images.
         labelled: share of the images whose labels an NRM's training uses.
     """

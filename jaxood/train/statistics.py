@@ -30,10 +30,10 @@ def population_statistics(
 
     Args:
         model: a `DensityModel`, `Glow` or `NRM`.
-        variables: of the model; the devices that they lie on share the work.
+        variables: variables of the model; the devices that they lie on share the work.
         images: uint8 ``(n, h, w, c)``.
         batch_size: number of images in each batch; give that of the training.
-        seed: of the order and the dequantization noise.
+        seed: seed of the order and the dequantization noise.
         show_progress: draw a progress bar on stderr.
 
     Returns:

@@ -22,7 +22,7 @@ def sampler(model: DensityModel, variables: Variables, chunk: int) -> Sampler:
 
     Args:
         model: a `DensityModel`.
-        variables: of the model.
+        variables: variables of the model.
         chunk: number of samples drawn at a time.
 
     Returns:

@@ -78,7 +78,7 @@ def run(study: Study, flags: lab.Flags, out: Path, directory: Path) -> Record:
 
     Args:
         study: the two models.
-        flags: of the command line.
+        flags: flags of the command line.
         out: folder of the run.
         directory: folder of the trusted model.
 

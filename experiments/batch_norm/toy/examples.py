@@ -94,9 +94,9 @@ class Expectations(NamedTuple):
     """Mean log-likelihoods in nats, each a number or an array.
 
     Attributes:
-        p: of p, in evaluation mode.
-        q_evaluation: of q, in evaluation mode.
-        q_training: of q, in training mode.
+        p: log-likelihood of p, in evaluation mode.
+        q_evaluation: log-likelihood of q, in evaluation mode.
+        q_training: log-likelihood of q, in training mode.
     """
 
     p: Any
@@ -226,7 +226,7 @@ def train_coupling(
         scale: whether the coupling may multiply ``x2`` by ``exp(s)``; the paper's may not.
         steps: number of updates.
         batch_size: rows of ``data`` in an update.
-        seed: of the batches.
+        seed: seed of the batches.
     """
     x = jnp.asarray(data, jnp.float32)
     key = jax.random.key(seed)

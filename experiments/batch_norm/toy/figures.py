@@ -43,7 +43,7 @@ def drawings(results: Results, seed: int) -> dict[str, Callable[[], Figure]]:
 
     Args:
         results: the results.
-        seed: of the samples that are drawn through the couplings.
+        seed: seed of the samples that are drawn through the couplings.
 
     Returns:
         By name, functions that draw.

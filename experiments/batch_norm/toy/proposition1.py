@@ -238,7 +238,7 @@ def mass(
 
     Args:
         model: a `DensityModel`.
-        variables: of the model.
+        variables: variables of the model.
         x: ``(k, ...)``, every value of one image, or a grid of them.
         mates: ``(b - 1, ...)``, the batch companions, held fixed.
         cell: volume that a point of the grid stands for.

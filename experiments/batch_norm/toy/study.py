@@ -22,8 +22,8 @@ def run(cases: Sequence[Case], flags: lab.Flags, out: Path, *, quick: bool) -> R
     """Run the examples, the checks and the test, and write the record and the report.
 
     Args:
-        cases: of the BatchNorm test.
-        flags: of the command line.
+        cases: cases of the BatchNorm test.
+        flags: flags of the command line.
         out: folder of the run.
         quick: check Proposition 1 on flows alone.
 

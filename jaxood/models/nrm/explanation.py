@@ -57,7 +57,7 @@ def explain(
 
     Args:
         model: the network and its adjoint.
-        variables: of the model, or folded.
+        variables: variables of the model, or folded.
         x: uint8 ``(n, h, w, c)``, or floating and scaled.
         y: int ``(n,)``, classes to render from. An image with -1, and every image without ``y``,
             is rendered from its likeliest class, y*.

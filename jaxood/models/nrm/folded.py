@@ -48,7 +48,8 @@ def fold(variables: Variables | Folded) -> Folded:
     """Fold BatchNorm into the weights and biases that it follows, at its running statistics.
 
     Args:
-        variables: of an `NRM`, with BatchNorm or without; a folded network is returned as it is.
+        variables: variables of an `NRM`, with BatchNorm or without; a folded network is returned as
+            it is.
 
     Returns:
         The same network without BatchNorm, which maps images to the same features.

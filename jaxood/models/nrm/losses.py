@@ -22,7 +22,7 @@ class LossWeights(NamedTuple):
     is 0 is not computed.
 
     Attributes:
-        cross_entropy: of the labelled images.
+        cross_entropy: cross-entropy of the labelled images.
         reconstruction: ``|x - h(0)|^2``.
         negativity: ``|min(h(l), 0)|^2``, which Theorem 1 wants to be zero.
         path: distance of the rendering path from a reference path.
@@ -51,7 +51,7 @@ def terms(
 
     Args:
         model: the network and its adjoint.
-        variables: of the model.
+        variables: variables of the model.
         x: images ``(n, h, w, c)``.
         labels: int ``(n,)``; -1 for an image without a label, which is rendered from the likeliest
             class.
@@ -117,7 +117,7 @@ def loss(
 
     Args:
         model: the network and its adjoint.
-        weights: of the terms.
+        weights: weights of the terms.
         temperature: as in `terms`.
         augment: ``(key, x) -> x``, applied to the batch; None for no augmentation.
 

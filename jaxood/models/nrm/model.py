@@ -38,7 +38,7 @@ class Encode(Protocol):
         """Run the network on images.
 
         Args:
-            variables: of the model, or folded.
+            variables: variables of the model, or folded.
             x: uint8 ``(n, h, w, c)``, or floating and scaled to [-1, 1].
             train: BatchNorm mode.
             mutable: False or ``["batch_stats"]``.
@@ -70,9 +70,9 @@ class Render(Protocol):
         """Render images, or features, from latents.
 
         Args:
-            variables: of the model, BatchNorm at its running statistics, or folded.
+            variables: variables of the model, BatchNorm at its running statistics, or folded.
             y: class labels, int ``(n,)``.
-            latents: of the images.
+            latents: latent variables of the images.
             from_layer: k, from which to render ``h``; L by default.
             h: ``(n, h, w, c)``, the shape of g(k). Rendering starts there, and ``y`` has no
                 effect. Without ``h`` it starts from the template of the class ``y``.

@@ -33,7 +33,7 @@ class Layer(NamedTuple):
     Attributes:
         features: channels of the result.
         kernel: height and width.
-        stride: of the convolution.
+        stride: stride of the convolution.
         padding: ``"SAME"`` or ``"VALID"``.
         pool: size and stride of the max-pool's windows, padded as ``"SAME"``; None for no pool.
         skip: stride of a skip connection, which adds g(l-2) to the convolution of g(l-1), by way

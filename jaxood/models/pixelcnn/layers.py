@@ -75,7 +75,7 @@ class ShiftedConv(nn.Module):
     Attributes:
         features: channels of the output.
         kernel: height and width.
-        settings: of the network.
+        settings: settings of the network.
         stride: in both directions.
         init_scale: standard deviation of the outputs at initialization.
     """
@@ -116,7 +116,7 @@ class ShiftedConvTranspose(nn.Module):
 
     Attributes:
         kernel: height and width.
-        settings: of the network.
+        settings: settings of the network.
     """
 
     kernel: tuple[int, int]
@@ -158,7 +158,7 @@ class GatedBlock(nn.Module):
 
     Attributes:
         kernel: height and width.
-        settings: of the network.
+        settings: settings of the network.
     """
 
     kernel: tuple[int, int]

@@ -37,7 +37,7 @@ class Stream(nn.Module):
             one, which sees rows above and columns to the left.
         depth: residual blocks in each stage. A stage that follows an upsampling has one more.
         levels: number of resolutions.
-        settings: of the network.
+        settings: settings of the network.
     """
 
     kernel: tuple[int, int]
@@ -147,7 +147,7 @@ class PixelCNN(nn.Module):
         features: number of parameters of a pixel's distribution.
         depth: residual blocks in each stage.
         levels: number of resolutions; height and width are divisible by ``2^(levels - 1)``.
-        settings: of the network.
+        settings: settings of the network.
     """
 
     features: int

@@ -32,7 +32,7 @@ def sample_naive(
 
     Args:
         network: a `jaxood.models.pixelcnn.network.PixelCNN`.
-        variables: of the network.
+        variables: variables of the network.
         key: a typed key.
         n: number of images.
         image_shape: ``(h, w, c)``.
@@ -65,7 +65,7 @@ def sample_incremental(
 
     Args:
         network: a `jaxood.models.pixelcnn.network.PixelCNN`.
-        variables: of the network.
+        variables: variables of the network.
         key: a typed key.
         n: number of images.
         image_shape: ``(h, w, c)``.
@@ -268,7 +268,7 @@ def fold_normalization(variables: Variables) -> dict[str, Any]:
     """Fold a network's normalization, at its running statistics, into kernels and biases.
 
     Args:
-        variables: of a `PixelCNN` with "batch" or "weight" normalization.
+        variables: variables of a `PixelCNN` with "batch" or "weight" normalization.
 
     Returns:
         Parameters for the same network with normalization "none", which computes the same in

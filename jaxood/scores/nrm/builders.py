@@ -29,7 +29,7 @@ def nrm_latent(
 
     Args:
         model: the network and its adjoint.
-        variables: of the model; each device that they lie on scores batches of its own.
+        variables: variables of the model; each device that they lie on scores batches of its own.
         reduction: over features, ``"sum"`` or ``"mean"``, see `jaxood.scores.nrm.statistics`.
         above: k, for the latents above layer k alone, see `jaxood.scores.nrm.statistics.latent`.
         batch_size: images at a time and device.

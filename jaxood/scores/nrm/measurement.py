@@ -52,7 +52,7 @@ def latent_log_prob(
 
     Args:
         model: the network and its adjoint.
-        variables: of the model; BatchNorm at its running statistics.
+        variables: variables of the model; BatchNorm at its running statistics.
         x: images ``(n, h, w, c)``.
         y: int ``(n,)``, classes; by default the likeliest, y*.
         reduction: over features, see `jaxood.scores.nrm.statistics`.
@@ -120,7 +120,7 @@ def nrm_measure(
 
     Args:
         model: the network and its adjoint.
-        variables: of the model; each device that they lie on measures batches of its own.
+        variables: variables of the model; each device that they lie on measures batches of its own.
         x: uint8 ``(n, h, w, c)``, or floating and scaled, n > 0.
         y: int ``(n,)``, classes to render from; by default, and for -1, the likeliest.
         batch_size: images at a time and device; the last batch is padded, so the program compiles

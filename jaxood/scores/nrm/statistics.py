@@ -54,7 +54,7 @@ def latent(measurement: Measurement, *, reduction: Reduction = "sum", above: int
     """Score ``-log p({z*(l)}_{l > above} | y*)``, the paper's own score.
 
     Args:
-        measurement: of the images.
+        measurement: measurement of the images.
         reduction: over features, see the module.
         above: k, for the latents that render g(k) (remark after Theorem 2); 0 for all. The paper
             counts them from k on; h(k) is rendered by those of the layers k + 1, ..., L.
@@ -72,7 +72,7 @@ def reconstruction(
     """Score ``|g(l) - h(l)|^2`` at one layer.
 
     Args:
-        measurement: of the images.
+        measurement: measurement of the images.
         layer: l, 0..L; 0 for pixels.
         reduction: over features, see the module.
 
@@ -92,7 +92,7 @@ def neg_log_prob(
     log p of the features g(k).
 
     Args:
-        measurement: of the images.
+        measurement: measurement of the images.
         layer: k, 0..L.
         reduction: over features, see the module.
 
@@ -129,8 +129,8 @@ def profile(measurement: Measurement, trusted: Measurement) -> np.ndarray:
     no layer, sign or scale to choose.
 
     Args:
-        measurement: of the images to judge.
-        trusted: of held-out trusted images.
+        measurement: measurement of the images to judge.
+        trusted: measurement of held-out trusted images.
 
     Returns:
         float32 ``(n,)``, squared distances.
@@ -146,8 +146,8 @@ def switches(measurement: Measurement, trusted: Measurement) -> np.ndarray:
     at every layer, from held-out trusted images, as in `profile`.
 
     Args:
-        measurement: of the images to judge.
-        trusted: of held-out trusted images.
+        measurement: measurement of the images to judge.
+        trusted: measurement of held-out trusted images.
 
     Returns:
         float32 ``(n,)``, squared distances.

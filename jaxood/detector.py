@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Score(Protocol):
-    """What a detector needs of a score, which `jaxood.scores.Score` has."""
+    """The part of a score that a detector uses, such as that of `jaxood.scores.Score`."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class Score(Protocol):
 
     @property
     def per_image(self) -> bool:
-        """Whether an image scores the same whatever images it arrives with."""
+        """True if an image scores the same whatever images it arrives with."""
         ...
 
     def __call__(self, images: Array, /) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A mutation tool over what runs in seconds: python -m tests.mutation_tool [--sample 40] [module].
+"""Small changes of modules: python -m tests.mutation_tool [--sample 40] [module].
 
 Cosmic Ray (pip install cosmic-ray) makes small changes to a module, one at a time in a copy of the
 tree, and runs the module's tests; a change that they do not notice is a survivor and is printed.
@@ -26,22 +26,26 @@ MODULES = {
     "results": "test_results.py test_stream.py -k not.killed",
     "stream": "test_stream.py test_results.py -k not.killed",
     "integrity": "test_integrity.py experiments/test_store.py",
-    "data/files": "data/test_files.py data/test_damage.py test_stream.py -k not.killed",
-    "data/image_files": "data/test_files.py data/test_damage.py",
+    "data/files": "data/test_files.py data/test_damage.py data/test_open.py",
+    "data/image_files": "data/test_files.py data/test_damage.py data/test_open.py",
     "data/array_files": "data/test_files.py data/test_damage.py data/test_data.py",
+    "parallel/batches": "scores/test_scores.py",
     "scores/batch_norm": "nn/test_batch_norm.py scores/test_scores.py",
+    "scores/plain": "scores/test_contract.py -k plain.or.damaged.or.written.or.types",
+    "scores/score": "scores/test_contract.py",
+    "scores/statistics": "scores/test_scores.py scores/test_nrm.py models/test_ensemble.py",
 }
 """Modules of jaxood/, and the tests that ought to notice."""
 
-# Binary operators that a person could have meant; the others fail at once, or stand in annotations.
+# Binary operators that a person could have meant; others fail at once, or stand in annotations.
 _KEPT = ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Div", "Mod_FloorDiv", "Pow_Mul")
 
-# Of small integers, "is" says what "==" does.
+# For small integers, "is" does the same as "==".
 _SAME = ("_Is", "_IsNot")
 
 
 def survivors(module: str, sample: int, seed: int) -> tuple[int, list[str]]:
-    """How many changes were tried, and the difference that each survivor makes."""
+    """Change a module, and return the number of changes and the difference of each survivor."""
     file, *options = MODULES[module].split(" -k ")
     tests = [f"tests/{name}" for name in file.split()]
     chosen = ["-k", options[0].replace(".", " ")] if options else []
@@ -86,11 +90,13 @@ def survivors(module: str, sample: int, seed: int) -> tuple[int, list[str]]:
 
 
 def main():
-    """Run, and print what survives and the share that is noticed."""
-    parser = argparse.ArgumentParser(description="Small changes, and who notices.")
+    """Run, and print the survivors and the share of changes that is noticed."""
+    parser = argparse.ArgumentParser(
+        description="Which small changes go unnoticed?"
+    )
     parser.add_argument("modules", nargs="*", default=list(MODULES), help=", ".join(MODULES))
-    parser.add_argument("--sample", type=int, default=40, help="changes of each module")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--sample", type=int, default=40, help="number of changes of each module")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     arguments = parser.parse_args()
     tried = survived = 0
     for module in arguments.modules:

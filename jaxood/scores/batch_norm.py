@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxood import parallel, progress
-from jaxood.density import Array, DensityModel, Variables, image_keys
+from jaxood.density import Array, HasLogProb, Variables, image_keys
 from jaxood.scores import statistics
 from jaxood.scores.likelihood import log_prob_draw
 from jaxood.scores.score import Estimate, Score, check_set, scored
@@ -30,7 +30,7 @@ def images_in_batch(batch_size: int, ratio: float) -> int:
 
 
 def mixed_log_prob(
-    model: DensityModel,
+    model: HasLogProb,
     variables: Variables,
     x: Array,
     reference: Array,
@@ -88,7 +88,7 @@ def mixed_log_prob(
         )
     key = jax.random.key(0) if key is None else key
     order_key, noise_key = jax.random.split(key)
-    plan = _plan(order_key, len(x), len(reference), sizes, batch_size, draws)
+    plan = plan_batches(order_key, len(x), len(reference), sizes, batch_size, draws)
     evaluations = draws * -(-len(x) // batch_size) if 0 in ratios else 0
     total = evaluations + len(plan.draw)
 
@@ -110,12 +110,15 @@ def mixed_log_prob(
     return result
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """The images that make up each mixed batch.
 
-    ``test`` and ``reference`` are int32 ``(batches, batch_size)``: in each position one of them
-    is an index and the other -1. ``draw`` and ``size`` (of the group to judge) are int32
-    ``(batches,)``.
+    Attributes:
+        test: int32 ``(batches, batch_size)``, indices of images to judge; -1 where a reference
+            image takes the place.
+        reference: int32 ``(batches, batch_size)``, indices of reference images; -1 elsewhere.
+        draw: int32 ``(batches,)``, the Monte-Carlo draw.
+        size: int32 ``(batches,)``, number of images to judge.
     """
 
     test: np.ndarray
@@ -124,7 +127,22 @@ class _Plan(NamedTuple):
     size: np.ndarray
 
 
-def _plan(key, n, m, sizes, batch_size, draws) -> _Plan:
+def plan_batches(
+    key: jax.Array, n: int, m: int, sizes: Sequence[int], batch_size: int, draws: int
+) -> Plan:
+    """Choose the images of each mixed batch at random.
+
+    Args:
+        key: of the shuffles.
+        n: number of images to judge.
+        m: number of reference images.
+        sizes: numbers of images to judge in a batch, one for each ratio.
+        batch_size: b.
+        draws: Monte-Carlo draws, each with shuffles of its own that all sizes share.
+
+    Returns:
+        A `Plan`.
+    """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     position = np.arange(batch_size)
     plans = []
@@ -142,11 +160,11 @@ def _plan(key, n, m, sizes, batch_size, draws) -> _Plan:
             plans.append((test, reference, np.full(groups, draw), np.full(groups, size)))
     if not plans:
         empty = np.empty(0, np.int32)
-        return _Plan(empty, empty, empty, empty)
-    return _Plan(*(np.concatenate(part).astype(np.int32) for part in zip(*plans, strict=True)))
+        return Plan(empty, empty, empty, empty)
+    return Plan(*(np.concatenate(part).astype(np.int32) for part in zip(*plans, strict=True)))
 
 
-def _run(model, variables, x, reference, key, plan: _Plan, advance) -> np.ndarray:
+def _run(model, variables, x, reference, key, plan: Plan, advance) -> np.ndarray:
     """Evaluate a plan: float32 ``(batches, batch_size)`` nats."""
     mesh = parallel.mesh_of(variables)
     program = _training_program(model, mesh)
@@ -185,7 +203,7 @@ def _training_program(model, mesh):
 
 
 def batch_norm_delta(
-    model: DensityModel,
+    model: HasLogProb,
     variables: Variables,
     trusted: Array,
     *,
@@ -243,7 +261,7 @@ def _delta(score: Score, images: Array) -> Estimate:
 
 
 def batch_norm_rank(
-    model: DensityModel,
+    model: HasLogProb,
     variables: Variables,
     trusted: Array,
     calibration: Array,

@@ -10,15 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxood import parallel, progress
-from jaxood.density import Array, DensityModel, Variables, image_keys
-from jaxood.models.glow import Glow
+from jaxood.density import Array, HasLogProb, Variables, image_keys
 from jaxood.parallel.batches import in_batches
 from jaxood.scores import statistics
 from jaxood.scores.score import Estimate, Score, scored
 
 
 def log_prob(
-    model: DensityModel | Glow,
+    model: HasLogProb,
     variables: Variables,
     x: Array,
     *,
@@ -49,7 +48,7 @@ def log_prob(
 
 
 def log_prob_draws(
-    model: DensityModel | Glow,
+    model: HasLogProb,
     variables: Variables,
     x: Array,
     key: jax.Array,
@@ -68,7 +67,7 @@ def log_prob_draws(
 
 
 def log_prob_draw(
-    model: DensityModel | Glow,
+    model: HasLogProb,
     variables: Variables,
     x: Array,
     key: jax.Array,
@@ -109,7 +108,7 @@ def _draws(score: Score, images: Array) -> np.ndarray:
 
 
 def neg_log_prob(
-    model: DensityModel | Glow,
+    model: HasLogProb,
     variables: Variables,
     *,
     seed: int = 0,
@@ -139,7 +138,7 @@ def _neg_log_prob(score: Score, images: Array) -> Estimate:
 
 
 def t_perm(
-    model: DensityModel | Glow,
+    model: HasLogProb,
     variables: Variables,
     trusted: Array,
     *,
@@ -173,7 +172,7 @@ def _t_perm(score: Score, images: Array) -> Estimate:
 
 
 def typicality(
-    model: DensityModel | Glow,
+    model: HasLogProb,
     variables: Variables,
     trusted: Array,
     *,
@@ -221,7 +220,7 @@ def _against_trusted(name, model, variables, trusted, seed, draws, batch_size) -
 
 
 def waic(
-    model: DensityModel | Glow,
+    model: HasLogProb,
     variables: Variables,
     *,
     seed: int = 0,

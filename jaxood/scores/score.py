@@ -128,7 +128,7 @@ class Score:
 
     @property
     def per_image(self) -> bool:
-        """Whether an image scores the same whatever images it arrives with."""
+        """True if an image scores the same whatever images it arrives with."""
         return _KINDS[self.name].per_image
 
     def __call__(self, images: Array) -> np.ndarray:

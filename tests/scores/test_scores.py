@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from jaxood import metrics, scores
 from jaxood.density import DensityModel
 from jaxood.scores import statistics
-from jaxood.scores.batch_norm import BATCHES_A_CALL, _plan, images_in_batch
+from jaxood.scores.batch_norm import BATCHES_A_CALL, images_in_batch, plan_batches
 
 SHAPE = (2, 2, 1)
 
@@ -139,7 +140,7 @@ def test_sizes_of_the_paper():
 def test_mixed_batches_hold_every_image_once_and_no_image_twice(n, m, batch_size, sizes, seed):
     sizes = [min(size, batch_size, n) for size in sizes]
     m = max(m, batch_size - min(sizes))
-    plan = _plan(jax.random.key(seed), n, m, sizes, batch_size, draws=2)
+    plan = plan_batches(jax.random.key(seed), n, m, sizes, batch_size, draws=2)
     orders = {}
     for test, reference, draw, size in zip(*plan, strict=True):
         assert len(set(test[:size])) == size
@@ -172,7 +173,7 @@ def test_mixed_log_prob_by_brute_force(n):
 
     counts = [images_in_batch(size, r) for r in ratios]
     assert counts == [7, 2, 1, 4]
-    plan = _plan(jax.random.split(key)[0], n, 11, [7, 2, 4], size, draws)
+    plan = plan_batches(jax.random.split(key)[0], n, 11, [7, 2, 4], size, draws)
     level, trusted_level = x.mean((1, 2, 3)), trusted.mean((1, 2, 3))
     for draw in range(draws):
         for i, count in enumerate(counts):
@@ -233,8 +234,8 @@ def test_delta_by_hand():
 
 
 def test_batch_norm_delta_is_the_difference_of_mixed_means():
-    key, options = jax.random.key(7), {"batch_size": 8, "draws": 4}
-    ratios = (0.25, 0.75)
+    key, ratios = jax.random.key(7), (0.25, 0.75)
+    options: Any = {"batch_size": 8, "draws": 4}
     mixed = scores.mixed_log_prob(CENTRED, VARIABLES, DIM, TRUSTED, ratios, key=key, **options)
     estimate = scores.batch_norm_delta(
         CENTRED, VARIABLES, TRUSTED, r1=0.25, r2=0.75, seed=7, **options

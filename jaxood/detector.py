@@ -72,7 +72,7 @@ def fit(
         set_size: for a batch score, and only for one: the number of images that are judged at a
             time. The trusted images are dealt into ``N // set_size`` sets, so p-values go down to
             ``1 / (N // set_size + 1)``.
-        seed: of the shuffle that deals images to sets.
+        seed: seed of the shuffle that deals images to sets.
 
     Returns:
         A `Detector`.
@@ -112,7 +112,7 @@ def deal(n: int, set_size: int, seed: int = 0) -> Iterator[np.ndarray]:
     Args:
         n: the number of images.
         set_size: images in a set.
-        seed: of the shuffle.
+        seed: seed of the shuffle.
 
     Yields:
         int ``(set_size,)``, the positions of a set's images. Every image is in one set; where the
@@ -140,7 +140,7 @@ def p_values(detector: Detector, images: np.ndarray, *, seed: int = 0) -> np.nda
     Args:
         detector: from `fit`.
         images: uint8 ``(n, h, w, c)`` to judge.
-        seed: of the shuffle that deals images to sets, where the detector judges sets.
+        seed: seed of the shuffle that deals images to sets, where the detector judges sets.
 
     Returns:
         float64 ``(n,)``: ``(1 + #{i: null_i >= score}) / (N + 1)``. Over calibrations and images,
@@ -222,7 +222,7 @@ def decide(
         images: uint8 ``(n, h, w, c)`` to judge.
         false_positive_rate: the share of trusted images, or of sets of trusted images, that is
             reported on average over calibrations, at most; see `rate_interval`.
-        seed: of the shuffle that deals images to sets, where the detector judges sets.
+        seed: seed of the shuffle that deals images to sets, where the detector judges sets.
 
     Returns:
         bool ``(n,)``: ``p_value <= false_positive_rate``. With ``set_size``, the images of the sets
@@ -261,7 +261,7 @@ def rate_interval(
     Args:
         detector: from `fit`; where it judges sets, the rate is that of sets.
         false_positive_rate: as in `decide`.
-        confidence: of the interval.
+        confidence: confidence of the interval.
 
     Returns:
         ``(low, high)``: for instance (0.037, 0.064) at 5 % and N = 999.

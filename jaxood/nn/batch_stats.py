@@ -43,7 +43,7 @@ def batch_moments(
         model: a `DensityModel` or another model with its ``log_prob``.
         variables: variables of the model; their own ``batch_stats`` give the shapes only.
         x: images ``(n, h, w, c)``.
-        key: as of `jaxood.density.LogProb`.
+        key: as for `jaxood.density.LogProb`.
 
     Returns:
         A tree like ``variables["batch_stats"]``.

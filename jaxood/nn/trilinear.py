@@ -23,7 +23,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 class Geometry(NamedTuple):
-    """The sizes of a convolution: each of the three operations needs one its arguments lack.
+    """The sizes of a convolution; each of the three operations needs some that its arguments lack.
 
     Attributes:
         image: height and width of the images.

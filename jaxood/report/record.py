@@ -61,7 +61,7 @@ class BpdRow:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """How well one score of one model detects one OOD set.
+    """The quality of one score of one model as a detector of one OOD set.
 
     Attributes:
         model: model name.

@@ -54,12 +54,13 @@ def mixed_log_prob(
 
     Args:
         model: a `DensityModel`.
-        variables: of the model; each device that they lie on evaluates batches of its own.
+        variables: variables of the model; each device that they lie on evaluates batches of its
+            own.
         x: uint8 ``(n, h, w, c)``, the images to judge.
         reference: uint8 ``(m, h, w, c)``, trusted images, for instance the training set.
         ratios: the shares r of a batch that images to judge take, each in ``[0, 1]``; 0, the
             limit, is evaluation mode.
-        key: of the shuffles and the noise, by default that of seed 0.
+        key: random key of the shuffles and the noise, by default that of seed 0.
         batch_size: b.
         draws: Monte-Carlo draws.
         show_progress: draw a progress bar on stderr.
@@ -133,7 +134,7 @@ def plan_batches(
     """Choose the images of each mixed batch at random.
 
     Args:
-        key: of the shuffles.
+        key: random key of the shuffles.
         n: number of images to judge.
         m: number of reference images.
         sizes: numbers of images to judge in a batch, one for each ratio.
@@ -220,11 +221,12 @@ def batch_norm_delta(
 
     Args:
         model: a `DensityModel` with BatchNorm.
-        variables: of the model; each device that they lie on evaluates batches of its own.
+        variables: variables of the model; each device that they lie on evaluates batches of its
+            own.
         trusted: uint8 ``(m, h, w, c)``, the reference images, for instance the training set.
         r1: the smaller share of a batch that images to judge take; 0 is evaluation mode.
         r2: the larger share.
-        seed: of the shuffles and the noise.
+        seed: seed of the shuffles and the noise.
         batch_size: b.
         draws: Monte-Carlo draws of companions and noise.
 

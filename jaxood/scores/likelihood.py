@@ -30,10 +30,11 @@ def log_prob(
 
     Args:
         model: a `DensityModel`, or a `Glow`.
-        variables: of the model; each device that they lie on evaluates batches of its own.
+        variables: variables of the model; each device that they lie on evaluates batches of its
+            own.
         x: uint8 ``(n, h, w, c)``, n > 0.
-        key: of the model's noise, by default that of seed 0; an image's noise is a function of
-            this key and the image alone.
+        key: random key of the model's noise, by default that of seed 0; an image's noise is a
+            function of this key and the image alone.
         draws: noise draws an image; the log-likelihoods are averaged (a lower bound).
         batch_size: images at a time and device; the last batch is padded, so the program compiles
             once.
@@ -119,8 +120,10 @@ def neg_log_prob(
 
     Args:
         model: a `DensityModel`, or a `Glow`; it is evaluated with BatchNorm in evaluation mode.
-        variables: of the model; each device that they lie on evaluates batches of its own.
-        seed: of the model's noise; an image's noise is a function of the seed and the image alone.
+        variables: variables of the model; each device that they lie on evaluates batches of its
+            own.
+        seed: seed of the model's noise; an image's noise is a function of the seed and the image
+            alone.
         draws: noise draws an image, over which the log-likelihood is averaged.
         batch_size: images at a time and device.
 
@@ -233,7 +236,7 @@ def waic(
 
     Args:
         model: from `jaxood.ensemble`, of two members or more.
-        variables: of the ensemble.
+        variables: variables of the ensemble.
         seed: as in `neg_log_prob`; all members see the same noise.
         draws: as in `neg_log_prob`.
         batch_size: as in `neg_log_prob`.

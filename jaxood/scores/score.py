@@ -57,7 +57,7 @@ def scored(name: str, *, per_image: bool) -> Callable[[Evaluate], Evaluate]:
     """Register the function that computes the scores of a name: a decorator.
 
     Args:
-        name: of the scores, as in a results record.
+        name: name of the scores, as in a results record.
         per_image: whether an image scores the same, to the bit, whatever images it arrives with.
             Otherwise this is a batch score, which judges sets.
 
@@ -88,10 +88,10 @@ class Score:
     """A score: uint8 images ``(n, h, w, c)`` to float32 ``(n,)``, HIGHER = MORE OOD.
 
     Attributes:
-        name: of the score; the function that `scored` registered under it computes the score.
+        name: name of the score; the function that `scored` registered under it computes the score.
         model: a `DensityModel`, a `Glow` or an `NRM`; None for a score without a model.
-        variables: of the model; each device that they lie on scores batches of its own. They are
-            empty for a score without a model.
+        variables: variables of the model; each device that they lie on scores batches of its own.
+            They are empty for a score without a model.
         options: numbers, strings, truth values and None by name.
         arrays: arrays by name, such as the log-likelihoods of trusted images.
 

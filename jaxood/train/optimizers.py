@@ -7,7 +7,7 @@ import optax
 from optax import contrib
 
 Schedule = Literal["constant", "cosine"]
-"""How the learning rate goes on once it has risen from zero: it stays, or falls along a cosine."""
+"""The course of a learning rate after it has risen from zero: constant, or down along a cosine."""
 
 
 def adam(
@@ -21,7 +21,7 @@ def adam(
 
     Args:
         steps: number of updates of the training, after which a cosine has fallen to zero.
-        learning_rate: the highest.
+        learning_rate: the highest learning rate.
         schedule: schedule of the learning rate.
         warmup: updates over which the rate rises from zero; by default a twentieth of ``steps``
             before a cosine, and none before a constant rate.
@@ -48,8 +48,8 @@ def muon(
 
     Args:
         steps: as for `adam`.
-        learning_rate: the highest, of kernels.
-        other_learning_rate: the highest, of everything else.
+        learning_rate: the highest learning rate of kernels.
+        other_learning_rate: the highest learning rate of everything else.
         schedule: schedule of both rates.
         warmup: as for `adam`.
 

@@ -29,7 +29,7 @@ class Recipe:
     Attributes:
         model: name of the builder (`jaxood.density.builder`), such as ``"realnvp"``.
         width: width of the model.
-        depth: depth of the model; None for a model without (the VAE), or for the builder's default.
+        depth: depth of the model; None for a model without one (the VAE), or for the default.
         options: the builder's other arguments by name.
         steps: number of updates.
         batch_size: images an update, for each member of an ensemble.
@@ -71,12 +71,12 @@ class Recipe:
         return self if steps is None else dataclasses.replace(self, steps=steps)
 
     def make_optimizer(self) -> optax.GradientTransformation:
-        """Make the optimizer, of optax."""
+        """Make the recipe's optimizer."""
         make = getattr(optimizers, self.optimizer)
         return make(self.steps, self.learning_rate, schedule=self.schedule, warmup=self.warmup)
 
     def build(self, image_shape: Sequence[int], classes: int | None = None) -> Any:
-        """Build the model, of an ensemble all members.
+        """Build the model; for an ensemble, all members.
 
         Args:
             image_shape: ``(h, w, c)`` of uint8 images.

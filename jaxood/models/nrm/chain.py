@@ -73,7 +73,7 @@ def nrm(
     def render(variables, y, latents, *, from_layer=None, h=None):
         folded, top = fold(variables), len(layers) if from_layer is None else from_layer
         if h is not None and top < len(layers) and layers[top].skip:
-            # Below that connection, h(top) is not all there is.
+            # Below a skip connection, h(top) is only one part of what is rendered.
             raise ValueError(f"a skip connection jumps over layer {top}: start at its block's end")
         if h is None:
             if top != len(layers):

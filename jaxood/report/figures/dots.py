@@ -1,4 +1,4 @@
-"""AUROC of every score on every OOD set."""
+"""Dot plots: the AUROC of every score on every OOD set."""
 
 import math
 from collections.abc import Mapping, Sequence

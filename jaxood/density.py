@@ -119,13 +119,19 @@ class HasLogProb(Protocol):
     """A `DensityModel` or any other model that has its ``init``, ``log_prob`` and ``spec``."""
 
     @property
-    def init(self) -> Init: ...
+    def init(self) -> Init:
+        """Make initial variables."""
+        ...
 
     @property
-    def log_prob(self) -> LogProb: ...
+    def log_prob(self) -> LogProb:
+        """Evaluate log-likelihoods."""
+        ...
 
     @property
-    def spec(self) -> Spec | None: ...
+    def spec(self) -> Spec | None:
+        """The specification of the model, if it has one."""
+        ...
 
 
 # ----------------------------------------------------------------------------------- specification

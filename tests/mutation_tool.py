@@ -3,7 +3,7 @@
 Cosmic Ray (pip install cosmic-ray) makes small changes to a module, one at a time in a copy of the
 tree, and runs the module's tests; a change that they do not notice is a survivor and is printed.
 From each module a seeded sample is taken. Some survivors change nothing that can be seen, such as a
-buffer's size; others are a reason to write a better test. `tests/mutations.py` does the same with
+buffer's size; others are a reason to write a better test. `tests.mutations` does the same with
 chosen changes of the models.
 """
 
@@ -17,7 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.mutations import ROOT, TREE
+from tests.helpers import ROOT
+from tests.mutations import TREE
 
 MODULES = {
     "detector": "test_detector.py",
@@ -91,9 +92,7 @@ def survivors(module: str, sample: int, seed: int) -> tuple[int, list[str]]:
 
 def main():
     """Run, and print the survivors and the share of changes that is noticed."""
-    parser = argparse.ArgumentParser(
-        description="Which small changes go unnoticed?"
-    )
+    parser = argparse.ArgumentParser(description="Which small changes go unnoticed?")
     parser.add_argument("modules", nargs="*", default=list(MODULES), help=", ".join(MODULES))
     parser.add_argument("--sample", type=int, default=40, help="number of changes of each module")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")

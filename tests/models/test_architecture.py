@@ -16,7 +16,8 @@ from jaxood.models.pixelcnn.network import pixelcnn
 from jaxood.models.realnvp import Coupling, RealNVP, realnvp
 from jaxood.models.vae import VAE
 from tests.helpers import ROOT, perturb
-from tests.mutations import MUTATIONS, arguments, mutated
+from tests.mutation_table import MUTATIONS
+from tests.mutations import arguments, mutated
 
 
 def shapes_of(init, image_shape):
@@ -307,7 +308,7 @@ def test_presets_of_the_other_experiments():
 
 
 def test_every_mutation_still_applies():
-    """Forty wrong lines that the tests are to notice: python -m tests.mutations."""
+    """The table has forty wrong lines that the tests ought to notice: python -m tests.mutations."""
     assert len(MUTATIONS) == len({mutation.what for mutation in MUTATIONS}) == 40
     for mutation in MUTATIONS:
         ast.parse(mutated(mutation, ROOT))

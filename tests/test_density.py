@@ -48,7 +48,7 @@ def test_dequantization_without_a_key_takes_the_centre_of_each_interval(images):
 
 @pytest.mark.parametrize("many_keys", [False, True])
 def test_dequantization_noise_is_uniform_on_the_unit_interval(many_keys):
-    # Levels that float32 holds with room to spare, and the two ends.
+    # These are levels that float32 holds with room to spare, and the two ends.
     x = np.resize(np.array([0, 1, 2, 255], np.uint8), (16, 16, 16, 1))
     key = jax.random.split(jax.random.key(1), len(x)) if many_keys else jax.random.key(1)
     noise = np.asarray(dequantize(key, x)) - x
@@ -56,7 +56,7 @@ def test_dequantization_noise_is_uniform_on_the_unit_interval(many_keys):
     assert noise.max() <= 1
     for level in (0, 255):
         assert kstest(noise[x == level], "uniform").pvalue > 1e-3
-    # Neighbours and batch mates get noise of their own.
+    # Neighbouring pixels and batch companions get noise of their own.
     assert len(np.unique(noise[x == 0])) > 0.99 * np.sum(x == 0)
 
 
@@ -97,7 +97,7 @@ def test_every_change_of_one_pixel_changes_the_image_key():
 
 
 def test_image_keys_see_a_pixel_whatever_multipliers_are_drawn(monkeypatch):
-    """They are made odd: an even one could carry the difference of two levels out of 32 bits."""
+    """The multipliers are odd: an even one could shift a difference of levels out of 32 bits."""
     monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.zeros(shape, dtype))
     levels = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     assert len(np.unique(bits(image_keys(jax.random.key(0), levels)), axis=0)) == 256
@@ -139,7 +139,7 @@ def test_a_specification_survives_json_text(model):
     assert spec == model.spec
     assert hash(spec) == hash(model.spec)
     assert build(spec).spec == model.spec
-    # What is written is what was asked for, by the builder's own names.
+    # The specification holds the arguments that were given, under the builder's own names.
     assert repr(spec) == repr(model.spec)
 
 
@@ -242,7 +242,7 @@ def test_two_builders_do_not_share_a_name():
 
 
 def test_a_builder_is_registered_again_where_it_was_defined():
-    """Just as the cell of a notebook is run again."""
+    """The cell of a notebook, too, is run more than once."""
 
     def define(level):
         @builder

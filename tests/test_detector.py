@@ -18,7 +18,7 @@ def brightness(images):
 
 @TinyScore
 def continuous(images):
-    """A score whose law is continuous: each image's first four bytes as a number in [0, 1)."""
+    """A score with a continuous law: the first four bytes of an image as a number in [0, 1)."""
     return images.reshape(len(images), -1)[:, :4].copy().view(np.uint32)[:, 0] / 2.0**32
 
 
@@ -31,7 +31,7 @@ def constant_images(*levels):
 
 
 def leave_one_out(scores):
-    """The p-value of each score among the others: any of them may be the fresh one."""
+    """Compute the p-value of each score among the others, as if it were the fresh one."""
     scores = np.asarray(scores, np.float32)
     return np.concatenate(
         [detector.p_values_of(scores[i : i + 1], np.delete(scores, i)) for i in range(len(scores))]
@@ -41,7 +41,7 @@ def leave_one_out(scores):
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=30, unique=True))
 @settings(deadline=None)
 def test_p_values_of_a_continuous_law_are_uniform(scores):
-    """N + 1 exchangeable scores without ties: the fresh one has each rank once."""
+    """Among N + 1 exchangeable scores without ties, the fresh one has each rank once."""
     size = len(scores)
     np.testing.assert_array_equal(np.sort(leave_one_out(scores)), np.arange(1, size + 1) / size)
 
@@ -49,7 +49,7 @@ def test_p_values_of_a_continuous_law_are_uniform(scores):
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=30))
 @settings(deadline=None)
 def test_p_values_are_valid_with_ties(scores):
-    """P(p <= a) <= a for every a, over which of the exchangeable scores is the fresh one."""
+    """P(p <= a) <= a holds for every a if each exchangeable score is the fresh one in turn."""
     p = leave_one_out(scores)
     for k in range(1, len(scores) + 1):
         assert np.sum(p <= k / len(scores)) <= k
@@ -77,7 +77,7 @@ def test_higher_scores_are_more_ood():
 
 
 def test_false_positives_come_at_the_rate_that_was_asked_for():
-    """Over many calibrations, each with one fresh trusted image."""
+    """The rate is taken over many calibrations, each with one fresh trusted image."""
     null_size, repeats = 19, 2000
     p = np.empty(repeats)
     reported = {0.05: 0, 0.2: 0}
@@ -103,7 +103,7 @@ def test_images_that_were_used_for_calibration_are_refused():
         detector.p_values(fitted, mixed)
     with pytest.raises(ValueError, match=r"2 of the 8 images"):
         detector.decide(fitted, mixed, false_positive_rate=0.1)
-    # However they lie in memory.
+    # They are found however they lie in memory.
     with pytest.raises(ValueError, match="20 of the 20 images"):
         detector.p_values(fitted, np.asfortranarray(trusted)[::-1])
     changed = trusted.copy()
@@ -161,7 +161,7 @@ def test_no_images_to_judge_have_no_p_values():
 
 @functools.partial(TinyScore, per_image=False)
 def above_its_set(images):
-    """How far an image is from the mean of those that it arrives with."""
+    """A batch score: the distance of an image from the mean of those that it arrives with."""
     values = brightness(np.asarray(images, np.float32))
     return np.abs(values - values.mean())
 
@@ -202,7 +202,7 @@ def test_images_are_dealt_to_sets_of_one_size_each_once():
 def test_the_p_value_of_a_set_is_that_of_its_mean_among_trusted_sets():
     trusted, images = random_images(53, seed=6), random_images(25, seed=7)
     fitted = detector.fit(above_its_set, trusted, set_size=10)
-    whole = list(detector.deal(53, 10))[:5]  # without the last, which three images do not fill
+    whole = list(detector.deal(53, 10))[:5]  # three images do not fill a sixth set
     null = [above_its_set(trusted[np.sort(c)]).mean() for c in whole]
     np.testing.assert_allclose(fitted.null, np.sort(null), rtol=1e-6)
     first = detector.p_values(fitted, images)
@@ -227,7 +227,7 @@ def test_the_p_value_of_a_set_is_that_of_its_mean_among_trusted_sets():
 
 @pytest.mark.parametrize("arrive", ["shuffled", "sorted"])
 def test_sets_of_trusted_images_are_reported_at_the_rate_that_was_asked_for(arrive):
-    """Whatever the order in which they arrive, even sorted as folders of classes are."""
+    """The rate holds in any order of arrival, even sorted by class as in folders."""
     size, repeats, reported = 8, 1500, 0
     for seed in range(repeats):
         images = random_images(9 * size + 2 * size, seed)
@@ -235,7 +235,7 @@ def test_sets_of_trusted_images_are_reported_at_the_rate_that_was_asked_for(arri
         fresh = images[9 * size :]
         if arrive == "sorted":
             fresh = fresh[np.argsort(brightness(fresh))]
-        # One set of the two, since they share the null: the first that is dealt.
+        # Only the first of two sets counts, because both share the null.
         image = next(detector.deal(len(fresh), size, seed))[0]
         reported += detector.decide(fitted, fresh, false_positive_rate=0.1, seed=seed)[image]
     low, high = binom.interval(0.99, repeats, 0.1)
@@ -243,10 +243,10 @@ def test_sets_of_trusted_images_are_reported_at_the_rate_that_was_asked_for(arri
 
 
 def test_one_calibration_realises_a_rate_in_its_interval():
-    """The share of fresh images beyond the threshold, over calibrations: Beta, not the rate."""
+    """The share of fresh images beyond the threshold varies between calibrations, as a Beta."""
     n, rate, repeats = 99, 0.1, 2000
     thresholds = np.sort(np.random.default_rng(8).random((repeats, n)), 1)
-    # Uniform scores: an image is reported where at most 9 null scores are as high as its own.
+    # Scores are uniform: an image is reported if at most 9 null scores are as high as its own.
     realised = 1 - thresholds[:, n - 10]
     fitted = detector.Detector(continuous, thresholds[0].astype(np.float32), frozenset())
     p = detector.p_values_of(
@@ -263,11 +263,13 @@ def test_one_calibration_realises_a_rate_in_its_interval():
 
 
 def test_the_interval_of_a_rate_is_that_of_its_order_statistic():
-    """At N = 98 and 10 % an image is reported where at most 8 null scores are as high: k = 9."""
+    """At N = 98 and 10 % an image is reported if at most 8 null scores are as high, so k = 9."""
     fitted = detector.Detector(brightness, np.arange(98, dtype=np.float32), frozenset())
     low, high = detector.rate_interval(fitted, 0.1)
     np.testing.assert_allclose([low, high], beta.ppf([0.025, 0.975], 9, 90))
-    exact = fitted._replace(null=np.arange(99, dtype=np.float32))  # k = 10, not lost to rounding
+    exact = fitted._replace(
+        null=np.arange(99, dtype=np.float32)
+    )  # k is 10, which rounding must not turn into 9
     np.testing.assert_allclose(detector.rate_interval(exact, 0.1)[0], beta.ppf(0.025, 10, 90))
 
 

@@ -1,4 +1,4 @@
-"""Digests see every bit, and a lock has one holder."""
+"""A digest depends on every bit, and a lock has one holder."""
 
 import errno
 import subprocess
@@ -38,7 +38,7 @@ def test_a_digest_does_not_depend_on_where_arrays_lie():
 
 
 def test_a_digest_is_32_digits_that_stay_the_same():
-    """128 bits; what is kept beside files today must be read tomorrow."""
+    """A digest has 128 bits and must not change: files keep digests that later versions read."""
     assert (
         integrity.digest({"a": np.arange(3, dtype=np.int32)}) == "5a0f53a4d8fa089aede9d2286b31a071"
     )

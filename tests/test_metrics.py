@@ -83,7 +83,7 @@ def test_fpr_at_tpr_by_hand():
 
 
 def test_fpr_at_tpr_inside_a_run_of_ties():
-    # On the ROC curve (0, 0), (1/2, 1/2), (1, 1) the middle point is collinear but real.
+    # On the ROC curve (0, 0), (1/2, 1/2), (1, 1) the middle point is collinear but must stay.
     assert metrics.fpr_at_tpr([0, 1], [0, 1], tpr=0.5) == 0.5
 
 

@@ -1,4 +1,4 @@
-"""The AUROC's interval covers the truth, is monotone, and solves the equation that it claims."""
+"""The AUROC's interval covers the truth, is monotone, and solves the equation that defines it."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ REPLICATIONS = 1500
 
 
 def draw(rng, scores, auroc, n_in, n_ood):
-    """Scores of trusted and OOD images with a known AUROC, one replication a row."""
+    """Draw scores of trusted and OOD images with a known AUROC, one replication a row."""
     if scores == "exponential":
         odds = auroc / (1 - auroc)
         trusted = rng.standard_exponential((REPLICATIONS, n_in))
@@ -25,7 +25,7 @@ def draw(rng, scores, auroc, n_in, n_ood):
 
 
 def auroc_and_variance(trusted, ood):
-    """AUROC and DeLong's variance of every row, from one sort of it."""
+    """Compute the AUROC and DeLong's variance of every row from one sort."""
     n_in, n_ood = trusted.shape[1], ood.shape[1]
     is_ood = np.argsort(np.concatenate([trusted, ood], axis=1), axis=1) >= n_in
     beaten = np.cumsum(~is_ood, axis=1)[is_ood].reshape(-1, n_ood) / n_in
@@ -73,7 +73,7 @@ def test_the_simulation_tests_the_interval_that_users_get():
 
 
 def interval(is_ood):
-    """The interval of images in the order of their scores."""
+    """Compute the interval from the classes of images in the order of their scores."""
     is_ood = np.asarray(is_ood, bool)
     ranks = np.arange(is_ood.size)
     return np.array(metrics.auroc_interval(ranks[~is_ood], ranks[is_ood]))
@@ -81,7 +81,7 @@ def interval(is_ood):
 
 @st.composite
 def orders(draw):
-    """Images of two classes in any order, neither class twice as large as the other."""
+    """Draw images of two classes in any order, neither class twice as large as the other."""
     n = draw(st.integers(5, 12))
     n_ood = draw(st.integers(max(5, -(-n // 2)), 2 * n))
     return draw(st.permutations([False] * n + [True] * n_ood))
@@ -120,7 +120,7 @@ def test_complete_separation_is_the_limit_of_few_misordered_pairs(n_in, n_ood):
 
 @pytest.mark.parametrize(("n_in", "n_ood"), [(1000, 200), (200, 1000), (50, 70)])
 def test_complete_separation_is_twice_the_smaller_class_of_agreeing_comparisons(n_in, n_ood):
-    """Wilson's interval of a count of n out of n begins at n / (n + z^2)."""
+    """Wilson's interval for n successes out of n begins at n / (n + z^2)."""
     low, high = metrics.auroc_interval(np.arange(n_in), n_in + np.arange(n_ood))
     n = 2 * min(n_in, n_ood)
     assert high == 1
@@ -167,7 +167,7 @@ def test_one_image_of_a_class_is_one_comparison(n_in, n_ood):
 
 
 def test_two_images_of_a_class_have_a_variance():
-    """By hand: 0 < 1 < 2 < 3, in, OOD, in, OOD; three of four pairs are in order."""
+    """By hand: scores 0 < 1 < 2 < 3 of in, OOD, in, OOD; three of four pairs are in order."""
     variance = 2 * (0.125 / 2)  # of 0.5 and 1, in both classes
     assert metrics.auroc_interval([0, 2], [1, 3]) == pytest.approx(
         metrics._score_interval(0.75, variance, 2, 2, 0.95), abs=1e-12

@@ -1,4 +1,4 @@
-"""The CSV file of results: what it holds survives, what does not fit it is refused."""
+"""The CSV file of results keeps what is written to it and refuses what does not fit it."""
 
 import csv
 import json
@@ -12,11 +12,6 @@ from jaxood.integrity import Changed, Locked
 from tests.data.helpers import noise, write_images
 from tests.helpers import TinyScore
 from tests.test_stream import brightness
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -46,7 +41,7 @@ def test_names_of_files_survive_whatever_is_in_them(rng, tmp_path, judge_brightn
     for name in names:
         (folder / name).write_bytes((folder / "000.png").read_bytes())
     images = data.open(folder)
-    for _ in range(2):  # written, then found complete
+    for _ in range(2):  # the second time the results are found complete
         stream.judge(judge_brightness, images, tmp_path / "scores.csv")
         found = [row.file for row in stream.rows(tmp_path / "scores.csv")]
         assert found == sorted(["000.png", *names])
@@ -86,7 +81,7 @@ def test_results_of_something_else_are_refused_and_kept(rng, tmp_path, judge_bri
     with pytest.raises(Changed, match=r"line 2 of .* is not that of image 0 \(000b.png\)"):
         stream.judge(judge_brightness, data.open(tmp_path / "other"), path, set_size=4)
     pixels[6, 0, 0] ^= 1
-    write_images(tmp_path / "new", pixels)  # other pixels under the same names
+    write_images(tmp_path / "new", pixels)  # these have other pixels under the same names
     with pytest.raises(Changed, match=r"line 8 of .* is not that of image 6 \(006.png\)"):
         stream.judge(judge_brightness, images, path, set_size=4)
     np.save(tmp_path / "fewer.npy", pixels[:8])
@@ -96,7 +91,7 @@ def test_results_of_something_else_are_refused_and_kept(rng, tmp_path, judge_bri
 
 
 def test_a_flipped_bit_in_the_results_is_refused_or_mended(rng, tmp_path, judge_brightness):
-    """Anywhere in the file and in what lies beside it; a torn end is scored again."""
+    """The bit lies anywhere in the file or in the file beside it; a torn end is scored again."""
     write_images(tmp_path / "new", noise(rng, 6, 4, 4, 1))
     images, path = data.open(tmp_path / "new"), tmp_path / "scores.csv"
     beside = tmp_path / "scores.csv.json"
@@ -142,7 +137,7 @@ def test_two_at_once_on_one_file_are_refused(rng, tmp_path):
 
 
 def test_summary(tmp_path):
-    """Against the same things from all rows at once."""
+    """The summary equals one that is made from all rows at once."""
     path, n = tmp_path / "scores.csv", 1000
     values = np.random.default_rng(0).permutation(n)
     lines = [f"{i},,,{v},{(n - v) / n:.6g},{v >= 900:d},,\n" for i, v in enumerate(values)]

@@ -1,4 +1,4 @@
-"""Images that outgrow memory: results are those of the detector, and resume to the byte."""
+"""Images that outgrow memory are judged as by the detector; a stopped run resumes to the byte."""
 
 import functools
 import signal
@@ -19,11 +19,6 @@ from tests.data.malformed import malformed
 from tests.helpers import ROOT, TinyScore
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 @TinyScore
 def brightness(images):
     return np.asarray(images, np.float32).mean((1, 2, 3))
@@ -31,7 +26,7 @@ def brightness(images):
 
 @functools.partial(TinyScore, per_image=False)
 def among_its_set(images):
-    """How far from the mean brightness of the images that it arrives with an image is."""
+    """A batch score: the distance of an image's brightness from the mean of its set."""
     values = brightness(images)
     return np.abs(values - values.mean())
 
@@ -56,7 +51,7 @@ def test_the_next_value_is_computed_while_the_present_one_is_used():
         following = len(squares) + 1
         assert following == 4 or begun[following].wait(timeout=30)
         squares.append(square)
-        assert not any(event.is_set() for event in begun[following + 1 :])  # and no more than it
+        assert not any(event.is_set() for event in begun[following + 1 :])
     assert squares == [0, 1, 4, 9]
     assert list(stream.ahead(begin, ())) == []
 
@@ -83,7 +78,7 @@ def test_results_are_those_of_the_detector(rng, tmp_path, judge_brightness):
     stream.judge(judge_brightness, images, path, set_size=8, false_positive_rate=0.3)
     found = list(stream.rows(path))
     assert [row.index for row in found] == list(range(50))
-    # All digits of a float32 are there.
+    # All digits of a float32 are written.
     np.testing.assert_array_equal(
         np.array([row.score for row in found], np.float32), brightness(pixels)
     )
@@ -195,13 +190,13 @@ def test_images_that_were_calibrated_on_are_not_judged(rng, tmp_path):
 
 
 def test_images_that_cannot_be_judged_have_a_line_and_others_take_their_place(rng, tmp_path):
-    """Damaged, gone, of another size, or calibrated on; in sets as one by one."""
+    """They are damaged, gone, of another size or calibrated on; in sets as well as one by one."""
     pixels = noise(rng, 40, 4, 4, 1)
     write_images(tmp_path / "new", pixels)
     (tmp_path / "new" / "003.png").write_bytes(b"no image")
     (tmp_path / "new" / "020.png").write_bytes(png(noise(rng, 5, 4)))
     images = data.open(tmp_path / "new")
-    (tmp_path / "new" / "031.png").unlink()  # after it was listed
+    (tmp_path / "new" / "031.png").unlink()  # the file is deleted after it was listed
     trusted = np.concatenate([noise(rng, 39, 4, 4, 1), pixels[[7]]])
     good = np.delete(pixels, [3, 7, 20, 31], axis=0)
     for set_size, score in ((None, brightness), (8, among_its_set)):
@@ -213,7 +208,7 @@ def test_images_that_cannot_be_judged_have_a_line_and_others_take_their_place(rn
 
         judge = detector.fit(TinyScore(seen, score.per_image), trusted, set_size=set_size)
         batches.clear()
-        for _ in range(2):  # written, then found complete
+        for _ in range(2):  # the second time the results are found complete
             stream.judge(judge, images, path, false_positive_rate=0.5)
             found = {row.index: row for row in stream.rows(path)}
             assert len(found) == 40
@@ -261,10 +256,10 @@ def test_a_stopped_run_resumes_to_the_byte_wherever_it_was_cut(set_size, rng, tm
         assert path.read_bytes() == whole
     calls.clear()
     stream.judge(judge, images, path, **options)
-    assert path.read_bytes() == whole and not calls  # nothing is scored twice
+    assert path.read_bytes() == whole and not calls  # no image is scored twice
 
 
-@pytest.mark.filterwarnings("default")  # of Pillow, about what is wrong with a file
+@pytest.mark.filterwarnings("default")  # Pillow warns of what is wrong with a file
 def test_every_image_of_a_malformed_source_has_a_line_or_the_source_is_refused(rng, tmp_path):
     lines = refused = 0
     for case in (case for seed in range(8) for case in malformed(tmp_path / str(seed), seed)):
@@ -293,7 +288,7 @@ def test_what_was_judged_before_an_error_is_kept(rng, tmp_path, judge_brightness
     np.save(tmp_path / "new.npy", pixels)
     good = (tmp_path / "new.npy").read_bytes()
     images, path = data.open(tmp_path / "new.npy"), tmp_path / "scores.csv"
-    (tmp_path / "new.npy").write_bytes(good[:-30])  # while it is read
+    (tmp_path / "new.npy").write_bytes(good[:-30])  # the file is cut short while it is read
     with pytest.raises(DataError, match=r"new.npy: damaged .npy file"):
         stream.judge(judge_brightness, images, path, set_size=4)
     assert len(list(stream.rows(path))) == 8
@@ -308,7 +303,7 @@ def test_what_was_judged_before_an_error_is_kept(rng, tmp_path, judge_brightness
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_memory_does_not_grow_with_the_images(suffix, tmp_path, judge_brightness):
-    """What Python and NumPy hold at most, for ten times the images, 9 MB more on the disk."""
+    """Ten times as many images, 9 MB more on the disk, take no more memory of Python and NumPy."""
     peaks = []
     for n in (1000, 10_000):
         path = tmp_path / f"{n}.{suffix}"
@@ -319,8 +314,8 @@ def test_memory_does_not_grow_with_the_images(suffix, tmp_path, judge_brightness
         stream.judge(judge_brightness, data.open(path), tmp_path / f"{n}.csv", set_size=100)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # Some sets of 0.1 MB more or less by chance (who is faster, the reader or the scorer?), and far
-    # less than the 9,000 images that there are more.
+    # By chance there are some sets of 0.1 MB more or less (the reader or the scorer is faster), far
+    # less than the further 9,000 images.
     assert peaks[1] < peaks[0] + 9000 * 32 * 32 / 4, peaks
 
 

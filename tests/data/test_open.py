@@ -1,4 +1,4 @@
-"""Images that are opened and not loaded: their slices are what `load` gives."""
+"""Slices of opened images equal the slices of what `load` returns."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,8 @@ from jaxood.data import DataError
 from tests.data.helpers import drawings, noise, png, write_idx, write_images, write_tfds
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def in_every_format(rng, folder):
-    """Seven images in each format, by name: a path that `data.open` reads."""
+    """Write seven images in each format, and return the paths, which `data.open` reads."""
     colour, gray = noise(rng, 7, 8, 6, 3), noise(rng, 7, 8, 6)
     np.save(folder / "array.npy", colour)
     np.save(folder / "fortran.npy", np.asfortranarray(colour))
@@ -31,7 +26,7 @@ def in_every_format(rng, folder):
 
 
 def same_in_pieces(name, *arguments):
-    """Slices forward and backward are what `load` has there."""
+    """Assert that slices, forward and backward, equal those of what `load` returns."""
     whole, labels = data.load(name, *arguments)
     images = data.open(name, *arguments)
     assert images.shape == whole.shape and len(images) == len(whole)
@@ -94,7 +89,7 @@ def test_an_array_that_ends_too_early(rng, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"damaged .npy file .* write it again"):
         data.open(path)
-    assert len(images[:19]) == 19  # it was opened when it was whole
+    assert len(images[:19]) == 19  # the file was whole when it was opened
     with pytest.raises(DataError, match=r"damaged .npy file .*become shorter.* write it again"):
         images[:]
 

@@ -24,7 +24,7 @@ SMALL = Study(
 )
 SMOKE = dataclasses.replace(
     SMALL,
-    recipe=Recipe(model="realnvp", width=4, depth=1, steps=4),
+    recipe=Recipe(model="realnvp", width=4, depth=1, steps=4, statistics_images=64),
     sizes=Sizes(images=64, null_images=64, draws=1),
 )
 

@@ -35,7 +35,11 @@ FASHION = dataclasses.replace(
 PRESETS = {
     "smoke": (
         dataclasses.replace(
-            DIGITS, recipe=_realnvp(width=2, steps=4), batch_size=8, images=14, draws=1
+            DIGITS,
+            recipe=_realnvp(width=2, steps=4, statistics_images=64),
+            batch_size=8,
+            images=14,
+            draws=1,
         ),
     ),
     # 8x8 pixels, as digits have, because of the exact Jacobian; then 28x28 without it.

@@ -1,10 +1,10 @@
 """The BatchNorm paper on CIFAR-10: Tables 1 (b, d), 2 and 5, Figure 3.
 
-Trains RealNVP, PixelCNN++ or the VAE (--model) on CIFAR-10 and judges rotated CIFAR-10, SVHN,
-ImageNet and LSUN as the paper does, and CelebA, CIFAR-100 and Tiny-ImageNet (tiny_imagenet32.npz
-in the data folder) besides. OOD sets that are not to be had are left out, and named in the
-report. Data sets are read from --data-dir where they lie prepared, or downloaded by TFDS (pip
-install 'jaxood[tfds]').
+This experiment trains RealNVP, PixelCNN++ or the VAE (--model) on CIFAR-10. It judges rotated
+CIFAR-10, SVHN, ImageNet and LSUN as the paper does, and also CelebA, CIFAR-100 and Tiny-ImageNet
+(tiny_imagenet32.npz in the data folder). OOD sets that cannot be loaded are left out, and named in
+the report. Data sets that lie prepared in --data-dir are read from there; others are downloaded by
+TFDS (pip install 'jaxood[tfds]').
 """
 
 from experiments import lab

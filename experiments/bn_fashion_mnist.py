@@ -1,8 +1,8 @@
 """The BatchNorm paper on Fashion-MNIST: Tables 1 (a, c), 2 and 5, Figures 1 (left) and 3.
 
-Trains RealNVP, the VAE or PixelCNN++ (--model) on Fashion-MNIST and judges rotated Fashion-MNIST,
-MNIST, Omniglot and KMNIST. Data sets are read from --data-dir where they lie prepared, or
-downloaded by TFDS (pip install 'jaxood[tfds]').
+This experiment trains RealNVP, the VAE or PixelCNN++ (--model) on Fashion-MNIST, and judges rotated
+Fashion-MNIST, MNIST, Omniglot and KMNIST. Data sets that lie prepared in --data-dir are read from
+there; others are downloaded by TFDS (pip install 'jaxood[tfds]').
 """
 
 from experiments import lab

@@ -1,4 +1,4 @@
-"""How long Glow takes to its first training step: initialization, compilation, the step."""
+"""The time until Glow's first training step ends: initialization, compilation and the step."""
 
 from experiments import lab
 from experiments.benchmarks import glow

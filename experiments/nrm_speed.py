@@ -1,4 +1,4 @@
-"""How much cheaper the NRM's latent likelihood is by one forward-mode pass than by rendering."""
+"""The time of the NRM's latent likelihood by one forward-mode pass, against rendering."""
 
 from experiments import lab
 from experiments.benchmarks import nrm

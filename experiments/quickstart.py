@@ -1,7 +1,7 @@
-"""From trusted images to an OOD report in two minutes, offline, on a laptop.
+"""The quickstart: from trusted images to an OOD report in two minutes, offline, on a laptop.
 
-Trains a small RealNVP on scikit-learn's 8x8 digits, then shows it digits at half their brightness
-and digits turned on their side. Look at report.html in the run folder.
+It trains a small RealNVP on scikit-learn's 8x8 digits, then judges digits at half their brightness
+and digits that are turned by a random angle. The report is report.html in the run folder.
 """
 
 import dataclasses

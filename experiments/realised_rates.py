@@ -1,14 +1,15 @@
-"""At which rates are trusted images, and sets of them, really reported?
+"""The rates at which detectors really report trusted images, and sets of them.
 
-Takes the model of a finished run (bn_fashion_mnist or bn_cifar) and trusted test images, which it
-splits again and again into images to calibrate on and fresh ones. Prints a table of the rates that
-a detector realises, each with the interval in which a rate that is kept lies 99 times in 100:
+This command takes the model of a finished run (bn_fashion_mnist or bn_cifar) and trusted test
+images, which it splits again and again into images to calibrate on and fresh ones. It prints a
+table of the rates that a detector realises, each with the interval in which it lies 99 times in 100
+if the detector keeps the rate that was asked for:
 
 - scores of one image, at three rates;
 - sets by Δ, of images that arrive shuffled and of images that arrive sorted by class, both dealt by
   a shuffle, in three sizes;
-- for comparison what Δ must not be used for: sets that are cut as the images arrive, sorted by
-  class, and single images beside OOD ones. Nothing is promised there.
+- for comparison, uses of Δ that promise nothing: sets that are cut as the images arrive, sorted by
+  class, and single images beside OOD ones.
 
 Example: python -m experiments.realised_rates --run runs/bn_fashion_mnist-realnvp-small --ood mnist
 """

@@ -1,4 +1,4 @@
-"""How fast PixelCNN++ samples from cached activations, against a whole forward pass a pixel."""
+"""The speed of PixelCNN++'s cached sampling, against a whole forward pass for each pixel."""
 
 from experiments import lab
 from experiments.benchmarks import sampling

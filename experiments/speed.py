@@ -1,4 +1,4 @@
-"""How fast a RealNVP training step is, against the same step done otherwise."""
+"""The speed of a RealNVP training step, against the same step computed in another way."""
 
 from experiments import lab
 from experiments.benchmarks import training

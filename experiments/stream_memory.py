@@ -1,4 +1,4 @@
-"""Does screening many images take more memory, or more time an image, than screening few?"""
+"""The memory and the time an image of screening many images, against screening few."""
 
 from experiments import lab
 from experiments.benchmarks import streaming

@@ -1,8 +1,9 @@
 """The BatchNorm paper's arguments, checked by numbers: Section 3, 4.2 and Proposition 1.
 
-Figure 1 (right), Figure 2 with the constants of Appendix D, and what Proposition 1 says, where it
-holds, where it does not, and what mends it. Then the BatchNorm test with the mended likelihoods,
-on embedded digits and, where they are in --data-dir, on Fashion-MNIST.
+The experiment computes Figure 1 (right) and Figure 2 with the constants of Appendix D, and shows
+where Proposition 1 holds, where it does not, and which likelihoods mend it. Then it runs the
+BatchNorm test with these likelihoods on embedded digits and, if it lies in --data-dir, on
+Fashion-MNIST.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ DIGITS = Case(
     images=98,
     draws=2,
 )
-"""98 images: seven groups of the 14 test images that r = 0.9 of b = 16 is."""
+"""At r = 0.9 a batch of 16 holds 14 test images, so 98 images are seven such groups."""
 FASHION = dataclasses.replace(
     DIGITS, in_dist="fashion_mnist", ood=("mnist", "kmnist", "fashion_mnist/rotated")
 )
@@ -42,7 +43,7 @@ PRESETS = {
             draws=1,
         ),
     ),
-    # 8x8 pixels, as digits have, because of the exact Jacobian; then 28x28 without it.
+    # With the exact Jacobian images have 8x8 pixels, as digits do; without it they have 28x28.
     "small": (
         DIGITS,
         dataclasses.replace(

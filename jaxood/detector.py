@@ -1,4 +1,4 @@
-"""From a score to decisions: p-values against held-out trusted images, or sets of them.
+"""Decisions from a score: p-values against held-out trusted images, or sets of them.
 
 A per-image score judges images: an image's p-value says how often a trusted image would score at
 least as high. A batch score, such as `jaxood.scores.batch_norm_delta`, judges sets: beside OOD

@@ -49,7 +49,7 @@ TABLE_4: Mapping[float, tuple[float, float]] = {
 """By temperature: bits per dimension, in evaluation and training mode under RealNVP trained on
 CIFAR-10, of samples of RealNVP trained on SVHN."""
 TEMPERATURES: Mapping[str, float] = {"realnvp": 1.10, "pixelcnn": 1.17}
-"""By model: the temperature of the samples that fool the paper's own models (Appendix B)."""
+"""The temperature, by model, of the samples that fool the paper's own models (Appendix B)."""
 
 
 def auroc(in_dist: str, model: str) -> dict[tuple[str, str], float]:

@@ -1,4 +1,4 @@
-"""How long Glow takes to its first training step: initialization, compilation, the step.
+"""The time until Glow's first training step ends: initialization, compilation and the step.
 
 The steps of a level are scanned, so compilation takes as long for one as for 32 of them.
 """

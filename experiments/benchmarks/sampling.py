@@ -1,4 +1,4 @@
-"""How fast PixelCNN++ samples from cached activations, against a whole forward pass a pixel.
+"""The speed of PixelCNN++'s cached sampling, against a whole forward pass for each pixel.
 
 Both draw the same images with the same noise. In single precision, rounding errors may carry a
 pixel to the next level, and what follows it in that image; in double precision they do not.

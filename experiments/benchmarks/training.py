@@ -1,4 +1,4 @@
-"""How fast a RealNVP training step is, against the same step done otherwise.
+"""The speed of a RealNVP training step, against the same step computed in another way.
 
 The peer is the best form of plain ``nn.Conv``: residual blocks unrolled, since XLA's CPU backend
 takes convolution gradients inside a loop a hundred times slower. With ``--against fusion`` the peer

@@ -26,7 +26,7 @@ class Flags:
     """Flags common to all experiments."""
 
     platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to run. An accelerator that is asked for and absent is an error; auto takes the best
+    """The platform. An accelerator that is asked for and absent is an error; auto takes the best
     that JAX finds."""
     data_dir: Path | None = None
     """Folder of data sets (prepared by TFDS, or your own files). By default the environment
@@ -46,7 +46,7 @@ class Flags:
     processes: int | None = None
     """Number of processes that share this run; 1 runs alone wherever it is."""
     process_id: int | None = None
-    """Which of them this is, from 0. Process 0 writes."""
+    """Number of this process, from 0. Process 0 writes."""
 
 
 def start(flags: Flags) -> None:

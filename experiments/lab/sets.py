@@ -1,4 +1,4 @@
-"""The OOD sets of an experiment, as far as they are there."""
+"""The OOD sets of an experiment, as far as they can be loaded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,5 +46,5 @@ def load_ood(
             )
         found[name] = images, labels
     if not found:
-        raise data.DataError(f"no OOD set is to be had: {'; '.join(absent.values())}")
+        raise data.DataError(f"no OOD set can be loaded: {'; '.join(absent.values())}")
     return found, absent

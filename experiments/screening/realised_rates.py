@@ -30,7 +30,7 @@ class Config(lab.Flags):
     images: int = 5120
     """Trusted test images, fewer where there are fewer."""
     splits: int = 20
-    """How often they are split into calibration and fresh ones, each time anew."""
+    """Number of times that they are split into calibration and fresh ones, each time anew."""
     sizes: tuple[int, ...] = (64, 128, 256)
     """Sizes of the sets."""
     share: float = 0.1

@@ -14,8 +14,8 @@ class Config(lab.Flags):
     run: Path
     """Folder of a finished run of quickstart, bn_fashion_mnist or bn_cifar."""
     images: str
-    """What to screen: a name, a .npz or .npy file, or a folder of images, as large as it may be;
-    then any transforms, as in digits/rotated."""
+    """The images to screen: a name, a .npz or .npy file, or a folder of images, as large as it may
+    be; then any transforms, as in digits/rotated."""
     split: str = "test"
     """Split of the images, where they have several."""
     score: Literal["typicality", "neg_log_prob", "batch_norm_delta"] = "typicality"

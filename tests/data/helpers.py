@@ -102,7 +102,7 @@ def read(path: Path, split: str = "test", **options: Any) -> tuple[np.ndarray, n
 
 
 def load_labelled(*arguments: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What `load` returns for a set that has labels."""
+    """Load a set that has labels."""
     images, labels = load(*arguments)
     assert labels is not None
     return images, labels

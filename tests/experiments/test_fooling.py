@@ -43,7 +43,7 @@ DRAW = sampler(MODEL, {}, 512)
 
 
 def level_sum(temperature):
-    """Of all pixels of an image: negative binomial."""
+    """The law of the sum of an image's levels, a negative binomial."""
     return scipy.stats.nbinom(D, 1 - 2 ** (-1 / temperature))
 
 

@@ -86,7 +86,7 @@ def small():
 
 
 def test_exact_log_prob_of_realnvp_is_that_of_the_whole_jacobian(small):
-    """By brute force: the Jacobian of the whole batch map, in one piece."""
+    """The oracle is the Jacobian of the whole batch map, computed in one piece."""
     model, variables, x = small
     built = realnvp((4, 4, 1), width=2, depth=1, conv=nn.Conv, jacobian="exact")
 
@@ -164,7 +164,7 @@ def test_batch_moments_make_evaluation_mode_training_mode(points):
 
 @pytest.mark.parametrize("folds", [2, 4])
 def test_mates_only_is_evaluation_mode_under_the_statistics_of_the_other_folds(points, folds):
-    """By brute force; with noise, which follows an image into either part."""
+    """The oracle is brute force; the noise follows an image into either part."""
     model, variables, x = points
     keys = jax.random.split(jax.random.key(1), 4)
 
@@ -205,7 +205,7 @@ def test_an_image_does_not_touch_the_statistics_it_is_judged_by(points):
 
 
 def test_mixed_batches_take_a_true_likelihood_as_any_model(points):
-    """Where every image is left out in turn, the order of the batch does not count."""
+    """The order of the batch does not matter where every image is left out in turn."""
     model, variables, x = points
 
     def of_images(variables, x, *, key=None, **options):

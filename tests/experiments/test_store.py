@@ -68,7 +68,7 @@ def test_a_file_that_lacks_an_array_is_refused(path, missing):
 
 
 def test_an_intact_archive_of_other_values_is_refused(path):
-    """What the checksums of the archive cannot see."""
+    """The checksums of the archive do not notice this change."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     changed = np.load(io.BytesIO(members["log_prob/digits.npy"]), allow_pickle=False)

@@ -14,7 +14,7 @@ from experiments.batch_norm.toy.proposition1 import Check
 
 
 def test_constants_of_section_4_2_1():
-    """As printed to two decimals, and in full: V of U(-1/2, 1/2) is 1/12."""
+    """They agree with the printed two decimals, and with six digits; U(-1/2, 1/2) has V = 1/12."""
     one = toy_examples.by_quadrature(1.0)
     chex.assert_trees_all_close(tuple(one), (-2.837877, -1.921210, -2.379544), rtol=0, atol=1e-6)
     chex.assert_trees_all_close(tuple(one), tuple(toy_examples.PRINTED), rtol=0, atol=0.005)

@@ -46,7 +46,7 @@ def test_inverse_undoes_forward(flow):
 
 
 def test_log_likelihood_is_a_change_of_variables(flow, float64):
-    """Against the Jacobian of the map from an image to all its standard normal latents."""
+    """The oracle is the Jacobian of the map from an image to all its standard normal latents."""
     flow, _, variables, x = flow
     variables, x = jax.tree.map(np.float64, (variables, x))
 
@@ -166,7 +166,7 @@ def log_prob(trained):
 
 
 def test_training_raises_the_likelihood(trained, log_prob):
-    """From -366 to -334 nats; and held-out digits are as likely as those of the training."""
+    """It rises from -366 to -334 nats, and held-out digits are as likely as training digits."""
     _, state, x = trained
     losses = np.asarray(state.losses)
     assert losses[-5:].mean() < losses[:5].mean() - 20

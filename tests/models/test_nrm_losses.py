@@ -47,7 +47,7 @@ def terms_program():
 
 @functools.cache
 def rendering_program():
-    """What the terms are made of, without `explain`: BatchNorm folded at the batch's moments."""
+    """Compute the parts of the terms without `explain`, BatchNorm folded at the batch's moments."""
 
     @jax.jit
     def render(variables, x):

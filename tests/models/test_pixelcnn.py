@@ -207,7 +207,7 @@ def test_dropout_acts_only_where_a_key_is_given(tiny):
     ids=str,
 )
 def test_incremental_samples_are_those_of_whole_passes(shape, levels, normalization, float64):
-    """In double precision, where no rounding error carries a pixel to the next level."""
+    """They are compared in double precision, where no rounding error changes a level."""
     net = network(shape, levels=levels, normalization=normalization)
     variables = double(perturbed(net.init, np.zeros((1, *shape)), scale=0.25))
     naive, incremental = (

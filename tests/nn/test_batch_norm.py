@@ -22,7 +22,7 @@ RATIOS, BATCH, TRUSTED, DRAWS = (0.25, 0.75), 8, 23, 3
 
 
 def _roll_call(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
-    """How often the image of one level is in the batch, told to every image of the batch."""
+    """Count how often the image of one level is in the batch, for every image of the batch."""
     assert train and not mutable
     return jnp.full(len(x), jnp.sum(x[:, 0, 0, 0] == variables["level"]), jnp.float32)
 

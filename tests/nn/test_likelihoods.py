@@ -89,7 +89,7 @@ def test_masses_of_a_channel_sum_to_one_given_those_before_it(channel):
 
 
 def test_channels_share_a_component_and_move_the_means_after_them(float64):
-    """Against the mixture written out component by component."""
+    """The oracle is the mixture, written out component by component."""
     k, (red, green, blue) = 3, (10, 128, 255)
     parameters = RNG.normal(size=10 * k)
     weights = np.log(softmax(parameters[:k]))

@@ -50,7 +50,7 @@ def OWN_LEVEL(variables, x, *, train=False, key=None):
 
 @toy
 def BRIGHT_COMPANIONS(variables, x, *, train=False, key=None):
-    """How many images of the batch are bright: trusted, in the test that uses it."""
+    """Count the bright images of the batch; the test that uses it has bright trusted images."""
     return jnp.full(len(x), jnp.sum(levels(x) >= 128)) if train else jnp.full(len(x), -1.0)
 
 

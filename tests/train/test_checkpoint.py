@@ -120,7 +120,7 @@ def files_of(folder):
 
 
 def assert_refused_or_harmless(folder):
-    """Whether it is refused."""
+    """Restore it: return True if it is refused, and assert that it is whole otherwise."""
     try:
         restored = checkpoint.restore(folder, tree(1))
     except checkpoint.Unreadable as error:
@@ -132,7 +132,7 @@ def assert_refused_or_harmless(folder):
 
 
 def test_one_flipped_bit_is_refused_or_harmless(whole):
-    """At 200 places in all files: those of the arrays, of orbax and of the digests."""
+    """200 bits are flipped in all files: those of the arrays, of orbax and of the digests."""
     rng, refused = np.random.default_rng(0), 0
     files = files_of(whole)
     for i in range(200):

@@ -147,7 +147,7 @@ def test_a_killed_run_resumes_as_the_unbroken_run(unbroken, tmp_path):
 
 
 def never_finish(done):
-    """In the process to be killed: it must not come to its end before."""
+    """Keep the process that is to be killed from ending before."""
     if done > STEPS // 2:
         time.sleep(600)
 

@@ -147,7 +147,7 @@ def _convolve(x, kernel, layer: Layer) -> jax.Array:
 
 
 def _template(folded: Folded, y, shape: tuple[int, ...]) -> jax.Array:
-    """h(L): the weights of a class, spread over space by the adjoint of the average."""
+    """Make h(L): the weights of a class, spread over space by the adjoint of the average."""
     h, w, c = shape
     weights = jnp.eye(c) if folded.dense is None else folded.dense.kernel.T
     weights = weights.astype(folded.kernels[0].dtype)

@@ -47,7 +47,7 @@ def pick(x: Array, winner: Array, pool: tuple[int, int]) -> jax.Array:
 
 
 def _window_entries(x, pool, fill):
-    """For each place in a window, the entries of all windows there, ``(n, h', w', c)`` each."""
+    """Return, for each place in a window, the entries of all windows there, ``(n, h', w', c)``."""
     size, stride = pool
     n, h, w, c = x.shape
     rows, columns = -(-h // stride), -(-w // stride)

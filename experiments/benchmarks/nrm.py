@@ -1,6 +1,6 @@
 """How much cheaper the NRM's latent likelihood is by one forward-mode pass than by rendering.
 
-By rendering alone, and as one of all the scores that `jaxood.scores.rendering.measure` has of it.
+Rendering is timed alone, and with the terms of all other scores (`jaxood.scores.nrm_measure`).
 All are timed in turn on the same images, so the ratios hold when the machine's speed drifts.
 """
 
@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import lab
-from jaxood.models.nrm import architectures as nrm_architectures
-from jaxood.models.nrm.model import fold, paths
-from jaxood.scores.rendering import latent_log_prob, measure_batch
+from jaxood import nrm
+from jaxood.scores.nrm import latent_log_prob, measure_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,27 +30,25 @@ class Config(lab.Flags):
     width: int = 32
     """Channels of the first layers."""
     batch_size: int = 64
-    """Images a call."""
+    """Number of images in a call."""
     repeats: int = 7
-    """Timed calls of each."""
+    """Number of timed calls of each."""
 
 
-def main(config: Config):
+def main(config: Config) -> None:
     """Print times, the ratio of medians, and the largest difference of the values."""
     lab.start(config)
     shape = (config.size, config.size, 3)
-    model = getattr(nrm_architectures, config.architecture)(shape, width=config.width)
+    model = getattr(nrm, config.architecture)(shape, width=config.width)
     x = jax.random.bits(jax.random.key(config.seed), (config.batch_size, *shape), jnp.uint8)
     variables = model.init(jax.random.key(config.seed), x)
     # Biases start at zero, where there is nothing to compare.
     variables = jax.tree.map(lambda a: a + 0.1 if a.ndim == 1 else a, variables)
 
     def by_rendering(variables, x):
-        folded = fold(variables)
-        logits, _, latents = model.encode(folded, x)
-        h = model.render(folded, logits.argmax(1), latents)
+        found = nrm.explain(model, variables, x)
         # The image too: a program that stops above it would have rendered less than the paper.
-        return sum(p.sum((1, 2, 3)) for p in paths(folded, latents, h)), h[0]
+        return sum(path.sum((1, 2, 3)) for path in found.paths), found.rendered[0]
 
     def with_all_scores(variables, x):
         measured = measure_batch(model, variables, x)._replace(sizes=None)
@@ -60,7 +57,7 @@ def main(config: Config):
     methods = {
         "rendering": jax.jit(by_rendering),
         "rendering, all scores": jax.jit(with_all_scores),
-        "forward mode": jax.jit(lambda variables, x: (latent_log_prob(model, variables, x), None)),
+        "forward mode": jax.jit(lambda v, x: (latent_log_prob(model, v, x).log_prob, None)),
     }
     values = {name: jax.block_until_ready(run(variables, x)[0]) for name, run in methods.items()}
     times = {name: [] for name in methods}

@@ -1,21 +1,25 @@
 """The NRM paper's sentences that can be checked, each with a verdict and its numbers."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.nrm.results import Results, overlap
-from jaxood.report.labels import label
-from jaxood.scores import rendering
+from experiments.nrm.scored import LATENT, Key, reconstruction
+from jaxood.report import label, number, percent
+from jaxood.scores.nrm import statistics
 
 
 class Claim(NamedTuple):
     """A sentence of the paper that was checked.
 
     Attributes:
-        sentence: what it says.
-        source: where.
-        holds: here; None where it could not be checked.
+        sentence: the sentence.
+        source: its place in the paper.
+        holds: whether it holds here; None where it could not be checked.
         evidence: the numbers.
     """
 
@@ -25,8 +29,8 @@ class Claim(NamedTuple):
     evidence: str
 
     @property
-    def verdict(self):
-        """In words."""
+    def verdict(self) -> str:
+        """The verdict in words."""
         return {True: "holds", False: "does not hold here", None: "not checked"}[self.holds]
 
 
@@ -35,111 +39,124 @@ SEPARATE = 0.75
 
 
 def claims(results: Results, without: Results | None) -> list[Claim]:
-    """The paper's sentences, each with a verdict and its numbers.
+    """Check the paper's sentences.
 
     Args:
         results: of the models.
         without: of a model trained without the negativity loss, or None.
     """
-    study = results.study
-    main = [name for name in study.ood[: study.main] if name in results.sets]
-
-    def cell(name, score):
-        mean, low, high = results.auroc(name, score)
-        return f"{label(name)} {mean:.2f} [{low:.2f}, {high:.2f}]"
-
-    def cells(names, score):
-        return ", ".join(cell(name, score) for name in names)
-
-    def is_above(name, score):
-        return results.auroc(name, score)[1] > 0.5
-
-    made = [
-        Claim(
-            "Histograms of log p(z*|y*) of training and test images lie on top of each other.",
-            "Section 3.3",
-            abs(results.auroc(study.train, "nrm_latent")[0] - 0.5) <= 0.02,
-            f"AUROC of training against test images: {cell(study.train, 'nrm_latent')}",
-        )
+    return [
+        _training_claim(results),
+        *_latent_claims(results),
+        _pixel_claim(results),
+        _layer_claim(results),
+        *_near_claims(results),
+        *_family_claims(results),
+        _label_claim(results),
+        _dominated_claim(results),
+        _switch_claim(results),
+        _negativity_claim(results, without),
     ]
-    made += [
+
+
+def _aurocs(results: Results, names: Iterable[str], key: Key) -> str:
+    return ", ".join(f"{label(name)} {results.sentence(name, key)}" for name in names)
+
+
+def _numbers(values: Mapping[str, float], digits: int = 2) -> str:
+    return ", ".join(f"{label(name)} {number(value, digits)}" for name, value in values.items())
+
+
+def _training_claim(results: Results) -> Claim:
+    train = results.study.train
+    return Claim(
+        "Histograms of log p(z*|y*) of training and test images lie on top of each other.",
+        "Section 3.3",
+        abs(results.auroc(train, LATENT)[0] - 0.5) <= 0.02,
+        f"AUROC of training against test images: {_aurocs(results, [train], LATENT)}",
+    )
+
+
+def _latent_claims(results: Results) -> list[Claim]:
+    return [
         Claim(
             f"The mean of log p(z*|y*) is lower for {label(name)} than for trusted images.",
             "Section 3.3, Table 1",
-            is_above(name, "nrm_latent"),
-            f"AUROC: {cell(name, 'nrm_latent')}",
+            results.auroc(name, LATENT)[1] > 0.5,
+            f"AUROC: {_aurocs(results, [name], LATENT)}",
         )
-        for name in main
+        for name in results.main
     ]
-    pixel = [results.auroc(name, "nrm_reconstruction_0")[0] for name in main]
-    made.append(
-        Claim(
-            "The reconstruction loss of pixels does not separate the sets.",
-            "Section 3.4",
-            all(1 - SEPARATE < auroc < SEPARATE for auroc in pixel),
-            f"AUROC: {cells(main, 'nrm_reconstruction_0')}; separate from {SEPARATE} on",
-        )
+
+
+def _pixel_claim(results: Results) -> Claim:
+    pixels = reconstruction(0)
+    found = [results.auroc(name, pixels)[0] for name in results.main]
+    return Claim(
+        "The reconstruction loss of pixels does not separate the sets.",
+        "Section 3.4",
+        all(1 - SEPARATE < auroc < SEPARATE for auroc in found),
+        f"AUROC: {_aurocs(results, results.main, pixels)}; separate from {SEPARATE} on",
     )
-    inner = range(1, results.layers - 1)
-    by_layer = {k: [results.auroc(n, f"nrm_reconstruction_{k}") for n in main] for k in inner}
-    best = max(inner, key=lambda k: min(mean for mean, _, _ in by_layer[k]))
-    made.append(
-        Claim(
-            "At some intermediate layer the OOD sets have the larger reconstruction loss.",
-            "Section 3.4",
-            all(low > 0.5 for _, low, _ in by_layer[best]),
-            f"AUROC at layer {best}, the best for all at once: "
-            + cells(main, f"nrm_reconstruction_{best}"),
-        )
+
+
+def _layer_claim(results: Results) -> Claim:
+    by_layer = {
+        layer: [results.auroc(name, reconstruction(layer)) for name in results.main]
+        for layer in range(1, results.layers - 1)
+    }
+    best = max(by_layer, key=lambda layer: min(mean for mean, _, _ in by_layer[layer]))
+    return Claim(
+        "At some intermediate layer the OOD sets have the larger reconstruction loss.",
+        "Section 3.4",
+        all(low > 0.5 for _, low, _ in by_layer[best]),
+        f"AUROC at layer {best}, the best for all at once: "
+        + _aurocs(results, results.main, reconstruction(best)),
     )
-    made += _overlap_claims(results, main)
-    made.append(_label_claim(results))
-    made.append(_dominated_claim(results))
-    made.append(_switch_claim(results, main))
-    made.append(_negativity_claim(results, without, main))
-    return made
 
 
-def _overlap_claims(results: Results, main):
-    study = results.study
-    seed = study.seeds[0]
-
-    def log_prob(name):
-        return results.scores[seed][name]["nrm_latent"]
-
-    made = []
-    near = [name for name in study.ood[study.main :] if name in results.sets]
-    if near and main:
-        areas = {n: overlap(log_prob(study.in_dist), log_prob(n)) for n in (*near, *main)}
-        made.append(
-            Claim(
-                f"{label(near[0])} overlaps with {label(study.in_dist)} more than the others do.",
-                "Section 3.3, Figure 4a",
-                all(areas[near[0]] > areas[name] for name in main),
-                "shared area of the histograms of log p(z*|y*): "
-                + ", ".join(f"{label(name)} {area:.2f}" for name, area in areas.items()),
-            )
+def _near_claims(results: Results) -> list[Claim]:
+    in_dist = results.study.in_dist
+    if not (results.near and results.main):
+        return []
+    first, others = results.near[0], results.main
+    latent = _latent(results)
+    areas = {name: overlap(latent[in_dist], latent[name]) for name in (*results.near, *others)}
+    return [
+        Claim(
+            f"{label(first)} overlaps with {label(in_dist)} more than the others do.",
+            "Section 3.3, Figure 4a",
+            all(areas[first] > areas[name] for name in others),
+            f"Shared area of the histograms of log p(z*|y*): {_numbers(areas)}",
         )
-    for family in study.families:
-        present = [name for name in family if name in results.sets]
-        if len(present) == len(family) > 1:
-            *others, last = present
-            areas = {name: overlap(log_prob(name), log_prob(last)) for name in others}
-            rest = overlap(log_prob(study.in_dist), log_prob(last))
+    ]
+
+
+def _family_claims(results: Results) -> list[Claim]:
+    latent, in_dist, made = _latent(results), results.study.in_dist, []
+    for family in results.study.families:
+        if results.present(family) == list(family) and len(family) > 1:
+            *others, last = family
+            areas = {name: overlap(latent[name], latent[last]) for name in others}
+            rest = overlap(latent[in_dist], latent[last])
             made.append(
                 Claim(
-                    f"Sets that look alike align: {', '.join(map(label, present))}.",
+                    f"Sets that look alike align: {', '.join(map(label, family))}.",
                     "Section 3.3, Figure 4b",
                     min(areas.values()) > rest,
-                    f"shared area with {label(last)}: "
-                    + ", ".join(f"{label(name)} {area:.2f}" for name, area in areas.items())
-                    + f"; all of {label(study.in_dist)} {rest:.2f}; holds if the first are larger",
+                    f"Shared area with {label(last)}: {_numbers(areas)}; all of {label(in_dist)} "
+                    f"{number(rest, 2)}; holds if the first are larger",
                 )
             )
     return made
 
 
-def _label_claim(results: Results):
+def _latent(results: Results) -> dict[str, np.ndarray]:
+    """−log p(z*|y*) of each set by the first model."""
+    return {n: by_key[LATENT] for n, by_key in results.scores[results.study.seeds[0]].items()}
+
+
+def _label_claim(results: Results) -> Claim:
     found = [results.quality(seed) for seed in results.study.seeds]
     right = float(np.mean([q.reconstruction for q in found]))
     wrong = float(np.mean([q.wrong_label for q in found]))
@@ -147,58 +164,59 @@ def _label_claim(results: Results):
         "The label hardly matters for rendering.",
         "Appendix D, Figure D.3",
         wrong < 1.1 * right,
-        f"mean squared error of a pixel: {right:.4f} from y*, {wrong:.4f} from another class; "
-        "holds below a tenth more",
+        f"Mean squared error of a pixel: {number(right, 4)} from y*, {number(wrong, 4)} from "
+        "another class; holds below a tenth more",
     )
 
 
-def _dominated_claim(results: Results):
+def _dominated_claim(results: Results) -> Claim:
     shares = []
     for by_set in results.measurements.values():
         m = by_set[results.study.in_dist]
-        shares.append(np.corrcoef(m.reconstruction[:, 0], rendering.neg_log_prob(m))[0, 1] ** 2)
+        shares.append(np.corrcoef(m.reconstruction[:, 0], statistics.neg_log_prob(m))[0, 1] ** 2)
     share = float(np.mean(shares))
     return Claim(
         "log p(x) is dominated by the reconstruction loss.",
         "Section 3.2",
         share > 0.5,
-        f"share of the variance of log p(x) over trusted images that the reconstruction loss of "
-        f"pixels explains: {100 * share:.0f} %",
+        "Share of the variance of log p(x) over trusted images that the reconstruction loss of "
+        f"pixels explains: {percent(share)}",
     )
 
 
-def _switch_claim(results: Results, main):
-    study = results.study
-    test = results.active(study.in_dist)
-    gaps = {name: float(np.abs(results.active(name) - test).max()) for name in (study.train, *main)}
+def _switch_claim(results: Results) -> Claim:
+    train = results.study.train
+    test = results.active(results.study.in_dist)
+    names = (train, *results.main)
+    gaps = {name: float(np.abs(results.active(name) - test).max()) for name in names}
     return Claim(
         "Mean switches are almost the same for training and test images, and differ for OOD sets.",
         "Appendix E, Figure E.4",
-        all(gaps[name] > 3 * gaps[study.train] for name in main),
-        "largest difference from test images at any layer, in percentage points: "
-        + ", ".join(f"{label(name)} {100 * gap:.1f}" for name, gap in gaps.items())
+        all(gaps[name] > 3 * gaps[train] for name in results.main),
+        "Largest difference from test images at any layer, in percentage points: "
+        + _numbers({name: 100 * gap for name, gap in gaps.items()}, 1)
         + "; holds from three times that of training images on",
     )
 
 
-def _negativity_claim(results: Results, without, main):
+def _negativity_claim(results: Results, without: Results | None) -> Claim:
     sentence = "Negativity loss in training is crucial for detection by log p(z*|y*)."
     if without is None:
-        return Claim(sentence, "Appendix B", None, "the model without it was not trained")
+        return Claim(sentence, "Appendix B", None, "The model without it was not trained")
     seed = without.study.seeds[0]
-
-    def one(found, name):
-        return found.detections(name, "nrm_latent")[0].auroc
-
-    pairs = {name: (one(results, name), one(without, name)) for name in main}
-    quality = [found.quality(seed) for found in (results, without)]
+    pairs = {
+        name: [found.detections(name, LATENT)[0].auroc for found in (results, without)]
+        for name in results.main
+    }
+    aurocs = ", ".join(
+        f"{label(name)} {number(own, 2)} and {number(other, 2)}"
+        for name, (own, other) in pairs.items()
+    )
+    negative = [percent(found.quality(seed).negative) for found in (results, without)]
     return Claim(
         sentence,
         "Appendix B",
         all(own > 0.5 >= other or own > other + 0.1 for own, other in pairs.values()),
-        "AUROC with and without it, same seed: "
-        + ", ".join(f"{label(n)} {own:.2f} and {other:.2f}" for n, (own, other) in pairs.items())
-        + f"; share of h below zero {100 * quality[0].negative:.0f} % and "
-        f"{100 * quality[1].negative:.0f} %; holds if each set is found with it only, or better by "
-        "0.1",
+        f"AUROC with and without it, same seed: {aurocs}; share of h below zero "
+        f"{' and '.join(negative)}; holds if each set is found with it only, or better by 0.1",
     )

@@ -17,7 +17,7 @@ log-likelihoods that were kept into scores. `to_plain` and `from_plain` write a 
 rebuild it.
 """
 
-from jaxood.scores import nrm, rendering, statistics
+from jaxood.scores import nrm, statistics
 from jaxood.scores.batch_norm import batch_norm_delta, batch_norm_rank, mixed_log_prob
 from jaxood.scores.glow import glow_log_pz, glow_neg_log_pz
 from jaxood.scores.likelihood import log_prob, neg_log_prob, t_perm, typicality, waic
@@ -56,7 +56,6 @@ __all__ = [
     "nrm_profile",
     "nrm_reconstruction",
     "nrm_switches",
-    "rendering",
     "scored",
     "statistics",
     "t_perm",

@@ -20,7 +20,7 @@ from jaxood.report import record
         ("toy", (), {("realnvp", "digits")}),
         (
             "nrm_cifar",
-            ("--models", "2", "--no-negativity", "--augment"),
+            ("--models", "2", "--no-negativity"),
             {("nrm, seed 0", "photos"), ("nrm, seed 1", "photos")},
         ),
         ("glow_cifar", (), {("glow", "photos"), ("vae", "photos"), ("nrm", "photos")}),

@@ -1,14 +1,18 @@
 """The NRM experiment's numbers and verdicts, on measurements made up to have known ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from experiments.nrm.claims import claims
 from experiments.nrm.paper import RECONSTRUCTION, TABLE_1
 from experiments.nrm.results import Results, overlap
-from experiments.nrm.settings import Images
+from experiments.nrm.scored import LATENT, PROFILE, WAIC, Key, scored
+from experiments.nrm.sets import Images
 from experiments.nrm_cifar import Config
-from jaxood.scores.rendering import Measurement
+from jaxood.scores.nrm import Measurement, statistics
+from jaxood.scores.statistics import class_centred
 
 N, LAYERS = 4000, 3
 
@@ -53,7 +57,7 @@ def made_up(*, ood_log_prob=-10.0, ood_error=(1.0, 2.0, 1.0, 1.0), wrong_error=1
             rng, labels, log_prob=ood_log_prob, error=ood_error, active=0.6
         )
         wrong[seed] = measurement(rng, 1 - labels, error=(wrong_error, 1, 1, 1))
-    return Results(study, images, found, wrong)
+    return Results(study=study, sets=images, measurements=found, wrong=wrong)
 
 
 def verdicts(results, without=None):
@@ -77,11 +81,12 @@ def test_table_1_is_that_of_the_paper():
 
 def test_agreement_is_near_zero_for_noise_and_one_for_models_that_see_the_same():
     results = made_up()
-    assert abs(results.agreement()) < 0.1
+    noise = results.agreement()
+    assert noise is not None and abs(noise) < 0.1
     name = results.study.in_dist
-    results.scores[1][name] = {"nrm_latent": 3 * results.scores[0][name]["nrm_latent"] + 1}
+    results.scores[1][name] = {LATENT: 3 * results.scores[0][name][LATENT] + 1}
     assert results.agreement() == pytest.approx(1)
-    assert np.isnan(made_up(seeds=1).agreement())
+    assert made_up(seeds=1).agreement() is None
 
 
 def test_quality_is_that_of_the_trusted_set():
@@ -96,8 +101,8 @@ def test_quality_is_that_of_the_trusted_set():
 
 def test_the_interval_reaches_over_all_seeds():
     results = made_up(ood_log_prob=-1.0)
-    found = results.detections(results.study.ood[0], "nrm_latent")
-    mean, low, high = results.auroc(results.study.ood[0], "nrm_latent")
+    found = results.detections(results.study.ood[0], LATENT)
+    mean, low, high = results.auroc(results.study.ood[0], LATENT)
     assert len(found) == 2
     assert mean == pytest.approx(np.mean([d.auroc for d in found]))
     assert low == min(d.auroc_ci[0] for d in found) < mean < high
@@ -127,11 +132,51 @@ def test_what_was_not_trained_is_not_judged():
 
 def test_rows_name_every_seed_and_score():
     results = made_up()
-    rows = results.rows(["nrm_latent", "nrm_profile"])
+    rows = results.rows([LATENT, PROFILE])
     keys = {(row.ood, row.score, row.params["seed"]) for row in rows}
     assert len(keys) == len(rows) == 2 * 2 * len(results.judged)
-    assert "nrm_latent_waic" in results.names()
-    assert "nrm_latent_waic" not in made_up(seeds=1).names()
+    assert WAIC in results.keys
+    assert WAIC not in made_up(seeds=1).keys
+    # A record says which layer and which reduction a row is of.
+    (row, *_) = results.rows([Key("nrm_reconstruction", 2, "mean")])
+    assert (row.score, row.params) == (
+        "nrm_reconstruction",
+        {"seed": 0, "layer": 2, "reduction": "mean"},
+    )
+
+
+def test_every_score_is_a_function_of_a_measurement():
+    results = made_up(seeds=1)
+    by_set = results.measurements[0]
+    m, null = by_set[results.study.ood[0]], by_set[results.study.null]
+    found = scored(m, null)
+    labels = {key.label for key in found}
+    layers = [f"reconstruction, layer {layer}" for layer in range(4)]
+    both = ["−log p(z*|y*)", "−log p(x), NRM", *layers]
+    assert labels == {
+        *both,
+        *(f"{name}, mean" for name in both),
+        "−log p(z*|y*) / |x|²",
+        "−log p(z*|y*), two-sided",
+        "−log p(z*|y*), class-centred",
+        "NRM profile",
+        "NRM switches",
+    }
+    own, reference = statistics.latent(m), statistics.latent(null)
+    expected = {
+        LATENT: own,
+        Key("nrm_latent", reduction="mean"): statistics.latent(m, reduction="mean"),
+        Key("nrm_reconstruction", 2, "mean"): statistics.reconstruction(m, 2, reduction="mean"),
+        Key("nrm_neg_log_prob"): statistics.neg_log_prob(m),
+        Key("nrm_latent_per_energy"): own / m.energy,
+        Key("nrm_latent_two_sided"): np.abs(own - reference.mean()),
+        Key("nrm_latent_class_centred"): class_centred(own, m.label, reference, null.label),
+        Key("nrm_profile"): statistics.profile(m, null),
+        Key("nrm_switches"): statistics.switches(m, null),
+    }
+    for key, values in expected.items():
+        assert found[key].dtype == np.float32
+        np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-5, err_msg=key.label)
 
 
 def test_energy_correlation_of_a_perfect_renderer():
@@ -139,8 +184,8 @@ def test_energy_correlation_of_a_perfect_renderer():
     m = results.measurements[0][results.study.in_dist]
     energy = np.random.default_rng(3).uniform(100, 900, N)
     exact = m._replace(latent=np.stack([-energy / 2, 0 * energy, 0 * energy], 1), energy=energy)
-    results.measurements = {0: {results.study.in_dist: exact}}
-    np.testing.assert_allclose(results.energy_correlation(), (-1, -0.5), rtol=1e-5)
+    results = dataclasses.replace(results, measurements={0: {results.study.in_dist: exact}})
+    np.testing.assert_allclose(results.energy(), (-1, -0.5), rtol=1e-5)
 
 
 def test_overlap():

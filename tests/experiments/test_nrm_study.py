@@ -5,14 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.lab.common import UsageError
-from experiments.lab.store import Scores
-from experiments.nrm import settings as nrm_study
+from experiments.lab import Scores, UsageError
+from experiments.nrm.ablation.study import variants
+from experiments.nrm.sets import load_sets
+from experiments.nrm.settings import PRESETS
+from experiments.nrm_ablation import Config as AblationConfig
 from experiments.nrm_cifar import Config
 from jaxood import data
 
 STUDY = dataclasses.replace(
-    Config(preset="smoke").study(),
+    PRESETS["smoke"],
     in_dist="own",
     ood=("near", "far"),
     classes={"own (one)": ("own", 1), "near (seven)": ("near", 7)},
@@ -43,7 +45,7 @@ def sets(monkeypatch):
 
 
 def load():
-    return nrm_study.load_sets(STUDY, seed=0, data_dir=None)
+    return load_sets(STUDY, seed=0, data_dir=None)
 
 
 def test_sets_are_of_the_size_asked_for_and_apart(sets):
@@ -85,7 +87,7 @@ def test_a_damaged_set_stops_the_run(sets):
 def test_without_any_ood_set_there_is_nothing_to_do(sets):
     for name in STUDY.ood:
         sets[name, "test"] = data.AbsentError(f"{name} is nowhere")
-    with pytest.raises(data.DataError, match="no OOD set is to be had: near is nowhere; far"):
+    with pytest.raises(data.DataError, match="no OOD set can be loaded: near is nowhere; far"):
         load()
 
 
@@ -101,10 +103,42 @@ def test_too_few_trusted_images_are_refused(sets):
         load()
 
 
-def test_images_without_labels_are_refused(tmp_path):
-    images = nrm_study.Images(np.zeros((4, 32, 32, 3), np.uint8), None)
-    with pytest.raises(UsageError, match="labelled images"):
-        nrm_study.trained(STUDY.recipe, images, seed=0, directory=tmp_path)
+def test_flags_change_the_recipe():
+    study = Config(
+        preset="small", seed=3, models=2, architecture="resnet", batch_norm=True, augment=True,
+        labelled=0.5, latent=2.0, path=7.0, steps=9,
+    ).study()  # fmt: skip
+    recipe, preset = study.recipe, PRESETS["small"].recipe
+    assert (recipe.model, recipe.steps, recipe.labelled) == ("resnet", 9, 0.5)
+    assert recipe.options == {"batch_norm": True, "template": 1.0}
+    assert recipe.augment and not preset.augment
+    weights = preset.loss_weights
+    assert weights is not None
+    assert recipe.loss_weights == weights._replace(latent=2.0, path=7.0)
+    assert study.seeds == (3, 4)
+    assert Config(preset="small", models=1).study().recipe == preset
+    assert Config(preset="paper").study().recipe.augment
+
+
+def test_flags_that_cannot_be_met_are_refused():
+    with pytest.raises(UsageError, match="--models 0: there must be one at least"):
+        Config(models=0).study()
+    for share in (0.0, 1.1):
+        with pytest.raises(UsageError, match=f"--labelled {share}: give a share above 0"):
+            Config(labelled=share).study()
+
+
+def test_variants_change_one_thing_each():
+    recipe = AblationConfig(preset="small").study().recipe
+    made = variants(recipe)
+    assert made.pop("the recipe") == recipe
+    assert len(made) == 16
+    own = dataclasses.asdict(recipe)
+    for title, variant in made.items():
+        changed = {k: v for k, v in dataclasses.asdict(variant).items() if v != own[k]}
+        expected = {"no common template, temperature 30": 2, "Adam at 2e-3": 2}.get(title, 1)
+        assert len(changed) == expected, title
+        variant.build((32, 32, 3), classes=10)
 
 
 def test_stored_scores_come_back_with_the_time_they_took(tmp_path):

@@ -14,7 +14,9 @@ from experiments.batch_norm.toy.proposition1 import Check
 from experiments.batch_norm.toy.results import Results as ToyResults
 from experiments.nrm.claims import Claim, claims
 from experiments.nrm.glow import results as glow_results
-from jaxood.scores.rendering import Measurement
+from experiments.nrm.scored import LATENT, reconstruction
+from jaxood.report import interval
+from jaxood.scores.nrm import Measurement
 
 SHAPE = norm.ppf((np.arange(400) + 0.5) / 400)  # a normal sample without chance
 
@@ -31,7 +33,7 @@ NAMES = ("cifar10", "cifar10 (train)", "svhn_cropped", "celeb_a", "cifar100", "a
 
 
 class Numbers:
-    """What `claims` asks of a `nrm_results.Results`, as plain numbers; all sentences hold."""
+    """What `claims` asks of the `Results` of an NRM study, as plain numbers; all sentences hold."""
 
     layers = 4  # reconstructions; the intermediate ones are 1 and 2
 
@@ -44,25 +46,32 @@ class Numbers:
             families=(("a", "b"),),
             seeds=(0, 1),
         )
-        self.sets = dict.fromkeys(NAMES)
-        self.aurocs = {"cifar10 (train)": {"nrm_latent": (0.515, 0.49, 0.54)}}
+        self.main, self.near = ["svhn_cropped", "celeb_a"], ["cifar100"]
+        self.aurocs = {"cifar10 (train)": {LATENT: (0.515, 0.49, 0.54)}}
         for name in ("svhn_cropped", "celeb_a"):
             self.aurocs[name] = {
-                "nrm_latent": (auroc, auroc - 0.05, auroc + 0.05),
-                "nrm_reconstruction_0": (0.6, 0.55, 0.65),
-                "nrm_reconstruction_1": (0.4, 0.35, 0.45),
-                "nrm_reconstruction_2": (0.7, 0.65, 0.75),
-                "nrm_reconstruction_3": (0.2, 0.15, 0.25),
+                LATENT: (auroc, auroc - 0.05, auroc + 0.05),
+                reconstruction(0): (0.6, 0.55, 0.65),
+                reconstruction(1): (0.4, 0.35, 0.45),
+                reconstruction(2): (0.7, 0.65, 0.75),
+                reconstruction(3): (0.2, 0.15, 0.25),
             }
         at = {"cifar10": 0, "svhn_cropped": 5, "celeb_a": 6, "cifar100": 0.5, "a": 5, "b": 5.2}
-        self.scores = {0: {name: {"nrm_latent": SHAPE + x} for name, x in at.items()}}
+        self.scores = {0: {name: {LATENT: SHAPE + x} for name, x in at.items()}}
         self.qualities = {0: (2.0, 2.16, 0.1), 1: (2.0, 2.2, 0.1)}
         self.spread = 0.9  # of log p(z*|y*), where that of half the reconstruction loss is 1
         self.switches = {"cifar10": 0.5, "cifar10 (train)": 0.51, "svhn_cropped": 0.4}
         self.switches["celeb_a"] = 0.54
 
+    def present(self, names):
+        return [name for name in names if name in NAMES]
+
     def auroc(self, name, score):
         return self.aurocs[name][score]
+
+    def sentence(self, name, score):
+        mean, low, high = self.auroc(name, score)
+        return interval(mean, (low, high), digits=2, inline=True)
 
     def detections(self, name, score):
         return [SimpleNamespace(auroc=self.auroc(name, score)[0])]
@@ -106,7 +115,7 @@ def set_auroc(name, score, *values):
 
 
 def set_at(name, x):
-    return lambda numbers: numbers.scores[0].update({name: {"nrm_latent": SHAPE + x}})
+    return lambda numbers: numbers.scores[0].update({name: {LATENT: SHAPE + x}})
 
 
 def set_value(field, key, value):
@@ -120,14 +129,14 @@ def test_every_sentence_holds_on_numbers_that_say_so():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (set_auroc("cifar10 (train)", "nrm_latent", 0.521, 0.49, 0.54), "Histograms of log p"),
-        (set_auroc("cifar10 (train)", "nrm_latent", 0.479, 0.45, 0.51), "Histograms of log p"),
-        (set_auroc("svhn_cropped", "nrm_latent", 0.9, 0.5, 0.95), "lower for SVHN"),
-        (set_auroc("celeb_a", "nrm_latent", 0.9, 0.49, 0.95), "lower for CelebA"),
-        (set_auroc("celeb_a", "nrm_reconstruction_0", 0.75, 0.7, 0.8), "loss of pixels"),
-        (set_auroc("celeb_a", "nrm_reconstruction_0", 0.25, 0.2, 0.3), "loss of pixels"),
-        (set_auroc("celeb_a", "nrm_reconstruction_2", 0.7, 0.5, 0.75), "At some intermediate"),
-        (set_auroc("svhn_cropped", "nrm_reconstruction_2", 0.3, 0.2, 0.4), "At some intermediate"),
+        (set_auroc("cifar10 (train)", LATENT, 0.521, 0.49, 0.54), "Histograms of log p"),
+        (set_auroc("cifar10 (train)", LATENT, 0.479, 0.45, 0.51), "Histograms of log p"),
+        (set_auroc("svhn_cropped", LATENT, 0.9, 0.5, 0.95), "lower for SVHN"),
+        (set_auroc("celeb_a", LATENT, 0.9, 0.49, 0.95), "lower for CelebA"),
+        (set_auroc("celeb_a", reconstruction(0), 0.75, 0.7, 0.8), "loss of pixels"),
+        (set_auroc("celeb_a", reconstruction(0), 0.25, 0.2, 0.3), "loss of pixels"),
+        (set_auroc("celeb_a", reconstruction(2), 0.7, 0.5, 0.75), "At some intermediate"),
+        (set_auroc("svhn_cropped", reconstruction(2), 0.3, 0.2, 0.4), "At some intermediate"),
         (set_at("cifar100", 5.5), "CIFAR-100 overlaps with CIFAR-10 more"),
         (set_at("a", -1), "Sets that look alike"),
         (set_value("qualities", 1, (2.0, 2.26, 0.1)), "The label hardly matters"),
@@ -147,8 +156,8 @@ def test_one_number_turns_one_sentence(change, sentence):
 def test_a_layer_at_the_edge_is_not_intermediate():
     numbers = Numbers()
     for by_score in (numbers.aurocs["svhn_cropped"], numbers.aurocs["celeb_a"]):
-        by_score["nrm_reconstruction_3"] = (0.9, 0.85, 0.95)
-        by_score["nrm_reconstruction_2"] = (0.5, 0.45, 0.55)
+        by_score[reconstruction(3)] = (0.9, 0.85, 0.95)
+        by_score[reconstruction(2)] = (0.5, 0.45, 0.55)
     found = sentences(numbers, Numbers(auroc=0.4))
     assert [s for s, holds in found.items() if not holds] == [
         "At some intermediate layer the OOD sets have the larger reconstruction loss."
@@ -171,7 +180,7 @@ def test_the_negativity_loss_is_crucial_where_it_finds_what_is_not_found_without
     (claim,) = [c for c in judged(Numbers(auroc=own), Numbers(auroc=other)) if "crucial" in c[0]]
     assert claim.holds is holds
     mixed = Numbers(auroc=other)  # one set that holds does not make up for one that does not
-    mixed.aurocs["celeb_a"]["nrm_latent"] = (own, own, own)
+    mixed.aurocs["celeb_a"][LATENT] = (own, own, own)
     (claim,) = [c for c in judged(Numbers(auroc=own), mixed) if "crucial" in c[0]]
     assert claim.holds is (holds and own > 0.5 >= own)
     (claim,) = [c for c in judged(Numbers(auroc=own), None) if "crucial" in c[0]]

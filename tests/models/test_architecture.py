@@ -11,6 +11,7 @@ import pytest
 
 from experiments import bn_cifar, bn_fashion_mnist, fooling, glow_cifar, nrm_cifar, toy
 from experiments.batch_norm.settings import R1, R2, SWEEP_R2
+from jaxood.models.nrm import LossWeights
 from jaxood.models.nrm import architectures as nrm_architectures
 from jaxood.models.pixelcnn.network import pixelcnn
 from jaxood.models.realnvp import Coupling, RealNVP, realnvp
@@ -283,11 +284,10 @@ def test_presets_of_the_other_experiments():
 
     # The NRM paper's network; 5,000 images of each set; 200 epochs of batches of 128.
     preset = nrm_cifar.PRESETS["paper"]
-    assert (preset.recipe.architecture, preset.recipe.width) == ("all_cnn_c", 96)
+    assert (preset.recipe.model, preset.recipe.width) == ("all_cnn_c", 96)
     assert (preset.recipe.batch_size, preset.recipe.augment) == (128, True)
     assert preset.recipe.steps == pytest.approx(200 * 50_000 / 128, rel=1e-3)
-    weights = preset.recipe.weights
-    assert tuple(weights) == (1, 10, 40, 3, 0)
+    assert preset.recipe.loss_weights == LossWeights(1, 10, 40, 3, 0)
     assert (preset.images, preset.null_images) == (5000, 5000)
 
     # Appendix B fools a RealNVP of CIFAR-10 by one of SVHN, a PixelCNN++ of Fashion-MNIST by MNIST.

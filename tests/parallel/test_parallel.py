@@ -15,7 +15,6 @@ from experiments import lab, quickstart
 from experiments.lab import Scores
 from jaxood import nrm, parallel, scores, train
 from jaxood.parallel import processes
-from jaxood.scores import rendering
 from tests.helpers import ROOT, command, initial
 
 
@@ -117,7 +116,7 @@ def test_plain_variables_mean_one_device(flow):
 def test_rendering_is_the_same_on_eight_devices(flow, small_nrm):
     model, variables = small_nrm
     one, eight = (
-        rendering.measure(model, on(d, variables), flow.images[:11], batch_size=2) for d in (1, 8)
+        scores.nrm_measure(model, on(d, variables), flow.images[:11], batch_size=2) for d in (1, 8)
     )
     for a, b in zip(one, eight, strict=True):
         close_to_largest(a, b)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxood import integrity, nrm, parallel, train
+from jaxood import data, integrity, nrm, parallel, train
 from jaxood.density import DensityModel, builder, dequantize
 from jaxood.nn import layers
 from jaxood.train import Recipe, loop
@@ -223,13 +223,13 @@ def test_a_learning_rate_rises_and_then_stays_or_falls():
 
 def test_an_nrm_is_trained_by_the_loop_on_its_loss_with_as_many_labels_as_asked_for():
     """The labels that the seed hides, put together by hand."""
-    recipe = dataclasses.replace(NRM, labelled=0.5, temperature=2.0)
+    recipe = dataclasses.replace(NRM, labelled=0.5, temperature=2.0, augment=True)
     made = run(recipe, seed=3, labels=LABELS)
     model = tiny_nrm((9, 9, 1), width=2, template=1.0, classes=3)
     assert made.model.spec == model.spec
     hidden = np.random.default_rng(3).random(40) >= 0.5
     state = train.fit(
-        nrm.loss(model, nrm.LossWeights(), temperature=2.0),
+        nrm.loss(model, nrm.LossWeights(), temperature=2.0, augment=data.crop_and_flip),
         parallel.replicate(model.init(jax.random.key(3), IMAGES), parallel.mesh(1)),
         (IMAGES, np.where(hidden, -1, LABELS).astype(np.int32)),
         steps=3,

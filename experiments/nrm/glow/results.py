@@ -1,7 +1,11 @@
 """Every number of the Glow experiment's report."""
 
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,64 +13,89 @@ from experiments.nrm.claims import Claim
 from experiments.nrm.settings import Study
 from jaxood import metrics
 from jaxood.density import bits_per_dim
-from jaxood.report import record
-from jaxood.report.labels import label
+from jaxood.report import interval, label, number
+from jaxood.report.record import BpdRow, ResultRow
 
 
-class Score(NamedTuple):
+class Column(NamedTuple):
     """A score of one of the models.
 
     Attributes:
-        model: its name.
-        name: of the score, in the results record.
-        params: that tell it from others of that name.
+        model: name of the model.
+        name: of the score in the results record.
+        params: settings of the score.
         head: of its column.
     """
 
     model: str
     name: str
-    params: dict
+    params: Mapping[str, Any]
     head: str
 
 
-SCORES = {
-    "glow_neg_log_prob": Score("glow", "neg_log_prob", {}, "Glow, −log p(x)"),
-    "vae_neg_log_prob": Score("vae", "neg_log_prob", {}, "VAE, −log p(x)"),
-    "glow_neg_log_pz_last": Score(
+COLUMNS = {
+    "glow_neg_log_prob": Column("glow", "neg_log_prob", {}, "Glow, −log p(x)"),
+    "vae_neg_log_prob": Column("vae", "neg_log_prob", {}, "VAE, −log p(x)"),
+    "glow_neg_log_pz_last": Column(
         "glow", "glow_neg_log_pz", {"levels": "last"}, "Glow, −log p(z), last level"
     ),
-    "glow_neg_log_pz_all": Score(
+    "glow_neg_log_pz_all": Column(
         "glow", "glow_neg_log_pz", {"levels": "all"}, "Glow, −log p(z), all levels"
     ),
-    "nrm_latent": Score("nrm", "nrm_latent", {}, "NRM, −log p(z*|y*)"),
-    "nrm_neg_log_prob": Score("nrm", "nrm_neg_log_prob", {}, "NRM, −log p(x)"),
+    "nrm_latent": Column("nrm", "nrm_latent", {}, "NRM, −log p(z*|y*)"),
+    "nrm_neg_log_prob": Column("nrm", "nrm_neg_log_prob", {}, "NRM, −log p(x)"),
 }
 READINGS = {"last": "of the last level", "all": "summed over levels"}
+"""The two readings of Glow's log p(z) in the paper."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
-    """Scores of every set by every model: ``values[set][score]``, ``(n,)``, higher = more OOD."""
+    """Scores of every set by every model.
 
-    def __init__(self, study: Study, values: Mapping[str, Mapping[str, np.ndarray]], image_shape):
-        """Judge every set against trusted test images."""
-        self.study, self.values, self.image_shape = study, values, image_shape
-        self.shown = list(values)
-        self.ood = [name for name in study.ood if name in values]
-        self.detections = {
-            (name, score): metrics.detection(values[study.in_dist][score], values[name][score])
-            for name in self.shown
-            if name != study.in_dist
-            for score in SCORES
+    Attributes:
+        study: the sets.
+        values: by set and score ``(n,)``, higher = more OOD; the trusted set comes first.
+        image_shape: ``(h, w, c)``.
+    """
+
+    study: Study
+    values: Mapping[str, Mapping[str, np.ndarray]]
+    image_shape: tuple[int, ...]
+
+    @property
+    def shown(self) -> list[str]:
+        """Names of all sets."""
+        return list(self.values)
+
+    @property
+    def judged(self) -> list[str]:
+        """Names of the sets that are told from trusted test images."""
+        return [name for name in self.shown if name != self.study.in_dist]
+
+    @property
+    def ood(self) -> list[str]:
+        """Names of the OOD sets."""
+        return [name for name in self.study.ood if name in self.values]
+
+    @cached_property
+    def detections(self) -> dict[tuple[str, str], metrics.Detection]:
+        """Quality of each score on each set, by both."""
+        trusted = self.values[self.study.in_dist]
+        return {
+            (name, score): metrics.detection(trusted[score], self.values[name][score])
+            for name in self.judged
+            for score in COLUMNS
         }
 
-    def bpd(self, name, model):
-        """Bits per dimension of a set's images, ``(n,)``, under Glow or the VAE."""
+    def bpd(self, name: str, model: str) -> np.ndarray:
+        """Return the bits per dimension of a set's images, ``(n,)``, under Glow or the VAE."""
         return bits_per_dim(-self.values[name][f"{model}_neg_log_prob"], self.image_shape)
 
-    def bpd_rows(self):
-        """Mean likelihoods."""
+    def bpd_rows(self) -> list[BpdRow]:
+        """Make the rows of mean likelihoods."""
         return [
-            record.BpdRow(
+            BpdRow(
                 model=model,
                 dataset=name,
                 mode="evaluation",
@@ -79,28 +108,27 @@ class Results:
             for bpd in [self.bpd(name, model)]
         ]
 
-    def rows(self):
-        """One row a set and a score."""
+    def rows(self) -> list[ResultRow]:
+        """Make a row for each set and score."""
         return [
-            record.ResultRow.from_detection(
+            ResultRow.from_detection(
                 found,
-                model=SCORES[score].model,
+                model=COLUMNS[score].model,
                 in_dist=self.study.in_dist,
                 ood=name,
-                score=SCORES[score].name,
-                params=SCORES[score].params,
+                score=COLUMNS[score].name,
+                params=COLUMNS[score].params,
             )
             for (name, score), found in self.detections.items()
         ]
 
-    def cell(self, name, score):
-        """An AUROC with its interval, as text."""
+    def cell(self, name: str, score: str, *, inline: bool = True) -> str:
+        """Write an AUROC with its interval."""
         found = self.detections[name, score]
-        low, high = found.auroc_ci
-        return f"{found.auroc:.3f} [{low:.3f}, {high:.3f}]"
+        return interval(found.auroc, found.auroc_ci, inline=inline)
 
     def claims(self) -> list[Claim]:
-        """The paper's sentences on Glow, the VAE and itself, each with a verdict."""
+        """Check the paper's sentences on Glow, the VAE and itself."""
         study, made = self.study, []
         first = self.ood[0]
         for model in ("glow", "vae"):
@@ -148,11 +176,12 @@ class Results:
         ]
         return made
 
-    def headline(self):
-        """The result in one sentence, whichever way it went."""
+    def headline(self) -> str:
+        """Say the result in one sentence, whichever way it went."""
         first = self.ood[0]
         found = ", ".join(
-            f"{self.detections[first, score].auroc:.2f} by {SCORES[score].head}" for score in SCORES
+            f"{number(self.detections[first, score].auroc, 2)} by {column.head}"
+            for score, column in COLUMNS.items()
         )
         return (
             f"How well {label(first)} is told from test images of {label(self.study.in_dist)} "

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from experiments import lab
 from jaxood import data, detector, scores, stream
+from jaxood.density import Array
 from jaxood.models.realnvp import realnvp
 
 
@@ -37,19 +38,19 @@ class Config(lab.Flags):
     many: int = 100_000
     """Images of the second."""
     source: Literal["npy", "npz", "folder"] = "npy"
-    """How they lie on the disk: one array, one compressed array, or PNG files."""
+    """Format on the disk: one array, one compressed array, or PNG files."""
     size: int = 16
     """Height and width of the images, which have three channels."""
     score: Literal["neg_log_prob", "batch_norm_delta", "brightness"] = "neg_log_prob"
-    """A score of one image, one of an image among its set, or none to speak of: brightness leaves
-    reading and writing to be timed, and large images affordable."""
+    """A per-image score, a batch score, or brightness, which costs next to nothing: reading and
+    writing are then timed, and large images are affordable."""
     set_size: int = 1024
     """Images read, scored and written at a time."""
     measure: Path | None = None
-    """Screen these images and print the figures as JSON: what each process does."""
+    """Screen these images and print the numbers as JSON, as each process of the benchmark does."""
 
 
-def main(config: Config):
+def main(config: Config) -> None:
     """Print peak memory and time per image for both numbers of images, and their ratios."""
     lab.start(config)
     if config.measure:
@@ -79,7 +80,7 @@ def main(config: Config):
 
 
 def write(stem: Path, config: Config, n: int) -> Path:
-    """Random images, written piece by piece; the path of what `data.open` reads."""
+    """Write random images piece by piece, and return the path that `data.open` reads."""
     rng = np.random.default_rng(config.seed)
     shape = (n, config.size, config.size, 3)
     if config.source == "folder":
@@ -101,8 +102,8 @@ def write(stem: Path, config: Config, n: int) -> Path:
     return path
 
 
-def in_a_process(config: Config, path: Path) -> dict:
-    """`measure` in a process of its own.
+def in_a_process(config: Config, path: Path) -> dict[str, float]:
+    """Call `measure` in a process of its own.
 
     The peak memory that a system reports is never less than what the process that started it
     held, so this one must stay small.
@@ -116,10 +117,27 @@ def in_a_process(config: Config, path: Path) -> dict:
 _PASSED_ON = ("platform", "seed", "size", "score", "set_size")
 
 
-def score_of(config: Config, trusted):
-    """The score, of a model at its initial parameters."""
+@dataclasses.dataclass(frozen=True)
+class Brightness:
+    """The mean of an image, as a score."""
+
+    name: str = "brightness"
+    per_image: bool = True
+
+    def __call__(self, images: Array, /) -> np.ndarray:
+        """Score images."""
+        return np.asarray(_brightness(images))
+
+
+@jax.jit
+def _brightness(images):
+    return images.mean((1, 2, 3))
+
+
+def score_of(config: Config, trusted: np.ndarray) -> detector.Score:
+    """Build the score, of a model at its initial parameters."""
     if config.score == "brightness":
-        return jax.jit(lambda x: x.mean((1, 2, 3)))
+        return Brightness()
     model = realnvp(trusted.shape[1:], width=4, depth=1)
     variables = model.init(jax.random.key(config.seed), trusted[:64])
     if config.score == "neg_log_prob":
@@ -127,12 +145,14 @@ def score_of(config: Config, trusted):
     return scores.batch_norm_delta(model, variables, trusted, draws=1)
 
 
-def measure(config: Config, path: Path) -> dict:
-    """Screen the images; seconds without compilation, and the peak memory in bytes."""
+def measure(config: Config, path: Path) -> dict[str, float]:
+    """Screen images, and measure seconds without compilation and the peak memory in bytes."""
     shape = (config.size, config.size, 3)
     rng = np.random.default_rng(config.seed + 1)
     trusted = rng.integers(0, 256, (config.set_size, *shape), np.uint8)
-    judge = detector.fit(score_of(config, trusted), trusted)  # compiles, as well
+    score = score_of(config, trusted)
+    set_size = None if score.per_image else config.set_size
+    judge = detector.fit(score, trusted, set_size=set_size)  # compiles, as well
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         stream.judge(
@@ -140,6 +160,7 @@ def measure(config: Config, path: Path) -> dict:
             data.open(path),
             Path(folder) / "scores.csv",
             set_size=config.set_size,
+            false_positive_rate=0.5,
             show_progress=True,
         )
         seconds = time.perf_counter() - start

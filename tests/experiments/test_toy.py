@@ -1,5 +1,8 @@
 """The BatchNorm paper's examples: constants by quadrature, by closed form and by training."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import chex
 import numpy as np
 import pytest
@@ -7,8 +10,10 @@ import pytest
 from experiments.batch_norm.toy import examples as toy_examples
 from experiments.batch_norm.toy import figures as toy_figures
 from experiments.batch_norm.toy import study
-from experiments.batch_norm.toy.detection import average_down
+from experiments.batch_norm.toy.detection import EXACT, MATES, USUAL, average_down
 from experiments.batch_norm.toy.proposition1 import Check
+from experiments.batch_norm.toy.results import Results
+from jaxood.report.record import ResultRow
 
 # ------------------------------------------------------------------- Section 4.2.1 and Appendix D
 
@@ -122,3 +127,35 @@ def test_masses_draw_one_mark_a_check():
     marks = [np.asarray(line.get_xydata()) for line in axes.lines if line.get_marker() != "None"]
     drawn = [mark[0, 0] for mark in marks if mark.size]
     assert drawn == [1.1, 1.0]
+
+
+def row(ood, auroc, **params):
+    return ResultRow(
+        "realnvp", "digits", ood, "batch_norm_delta", auroc, (0.1, 0.9), None, None, 9, 9, params
+    )
+
+
+def test_changes_are_from_the_usual_likelihood_at_the_same_r1():
+    usual = {("a", 0.1): 0.6, ("a", 0): 0.7, ("b", 0.1): 0.8, ("b", 0): 0.9}
+    outcome: Any = SimpleNamespace(
+        results=[row(ood, auroc, r1=r1, likelihood=USUAL) for (ood, r1), auroc in usual.items()],
+        sweeps=[
+            row("a", 0.65, r1=0.1, likelihood=MATES),
+            row("b", 0.7, r1=0, likelihood=MATES),
+            row("a", 0.69, r1=0, likelihood=EXACT),
+            row("b", None, r1=0, likelihood=EXACT),
+        ],
+    )
+    gaussians: Any = None
+    found = Results(gaussians=gaussians, descents={}, checks=(), outcomes=[outcome], absent={})
+    assert found.largest_changes() == {EXACT: pytest.approx(0.01), MATES: pytest.approx(0.2)}
+    table = found.detection_table()
+    assert table.columns == [
+        "OOD set",
+        "Δ, usual, r1 = 0.1",
+        "Δ, usual, r1 → 0",
+        "Δ, mates only, r1 = 0.1",
+        "Δ, mates only, r1 → 0",
+        "Δ, exact Jacobian, r1 → 0",
+    ]
+    assert [cell is None for cell in table.rows[0]] == [False, False, False, False, True, False]

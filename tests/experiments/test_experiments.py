@@ -1,4 +1,4 @@
-"""Experiments as a user runs them: one in depth, and what all of them share."""
+"""Experiments as a user runs them: one of them in depth, and the parts that all share."""
 
 import json
 import random
@@ -58,7 +58,7 @@ def test_record_holds_every_score_of_every_set(smoke):
 
 
 def test_record_says_what_the_stored_likelihoods_say(smoke):
-    """Every AUROC and likelihood once more, from scores.npz and the formulas of the papers."""
+    """Every AUROC and likelihood is computed again, from scores.npz by the papers' formulas."""
     config, made = smoke
     stored = Scores(config.out / "scores.npz").arrays
     prefix = "log_prob/"
@@ -189,7 +189,7 @@ def test_one_process_may_open_its_run_again_and_no_other_may_until_the_run_ends(
 
 
 def test_killed_at_any_moment_resumes_bit_for_bit(smoke, tmp_path, run, environment):
-    """Another process on its folder is refused; SIGKILL at a random moment; then it may finish.
+    """A second process on the folder is refused; the first is killed at a random moment.
 
     The result is that of a run alone and unbroken.
     """
@@ -252,7 +252,7 @@ def test_realised_rates_are_those_of_splits(smoke, capsys):
 
 
 def test_a_rate_that_is_kept_is_told_from_one_that_is_not():
-    """Independent scores keep it; where half of the fresh ones score higher it is not kept."""
+    """Independent scores keep the rate; scores of which half are higher do not keep it."""
     rng = np.random.default_rng(0)
     found = realised(rng.random(2000), 0.05, 400, rng)
     low, high = betabinom.interval(0.99, 1000, 50, 951)
@@ -278,7 +278,7 @@ def test_only_a_finished_run_screens(smoke, tmp_path):
 
 
 def test_speed_compares_equal_computations_and_their_median_times(capsys, monkeypatch):
-    # The two are made ready in a second each, then take turns.
+    # Each program takes a second to compile; then the two take turns.
     ticks = iter([0, 1, 1, 2, 2, 4, 4, 11, 11, 19, 19, 28, 28, 31, 31, 99])
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     speed.main(speed.Config(size=4, width=4, depth=1, batch_size=8, repeats=3))

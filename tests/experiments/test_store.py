@@ -102,13 +102,13 @@ def test_another_model_or_other_images_are_refused(path):
     with pytest.raises(integrity.Changed, match=r"scores.npz .*model .abc, now abd.*delete it"):
         Scores(path, identity={"model": "abd"})
     assert path.read_bytes() == before
-    # What is computed from later is added to what the file was begun with.
+    # The identity of later inputs is added to that of the first ones.
     Scores(path, identity={"images": "0"}).put({"more": np.zeros(2)})
     with np.load(path, allow_pickle=False) as file:
         assert json.loads(str(file["identity"])) == {"model": "abc", "images": "0"}
     with pytest.raises(integrity.Changed, match=r"images .0, now 1"):
         Scores(path, identity={"model": "abc", "images": "1"})
-    Scores(path).put({"still": np.zeros(1)})  # who names nothing loses nothing
+    Scores(path).put({"still": np.zeros(1)})  # without an identity, the kept one stays
     with pytest.raises(integrity.Changed, match="model"):
         Scores(path, identity={"model": "abd"})
 

@@ -1,4 +1,4 @@
-"""XLA's fusions on the CPU do not change results, and those that do are off."""
+"""The fusions of XLA that compute wrong products on the CPU are off, and change nothing else."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def random_variables(shapes):
 
 
 def assert_close(actual, expected, tolerance):
-    """Relative to the largest value of each array."""
+    """Assert that arrays are equal up to a share of the largest value of each."""
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True
     ):
@@ -127,7 +127,7 @@ def test_a_backend_that_runs_before_the_import_is_told_of():
 
 @pytest.fixture
 def switched(monkeypatch):
-    """Give ``XLA_FLAGS`` after the import, if it was this and no backend runs."""
+    """A function that sets ``XLA_FLAGS`` and returns what an import of jaxood makes of it."""
     monkeypatch.setattr(cpu_fusion, "fuses", lambda: True)
     monkeypatch.setattr(cpu_fusion.xla_bridge, "backends_are_initialized", lambda: False)
 

@@ -1,4 +1,4 @@
-"""One device against eight, and one process against two."""
+"""Eight devices give what one gives, and two processes give what one gives."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ def on(devices, tree):
 
 
 def close_to_largest(a, b, tolerance=1e-5):
-    """Equal to ``tolerance``, relative to the largest number of either pytree."""
+    """Assert that two pytrees are equal up to a share of the largest number in the first."""
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(a))
     chex.assert_trees_all_close(
         jax.tree.map(np.asarray, a), jax.tree.map(np.asarray, b), rtol=0, atol=tolerance * largest
@@ -34,7 +34,7 @@ def close_to_largest(a, b, tolerance=1e-5):
 
 
 def one_update(loss, variables, data, devices):
-    """The state after one step down the gradient, and the gradient."""
+    """Take one step against the gradient; return the state after it, and the gradient."""
     before = variables["params"]
     state = train.fit(
         loss,
@@ -57,7 +57,7 @@ def assert_same_update(loss, variables, data):
 
 
 def test_training_step_of_a_flow_is_the_same_on_eight_devices(flow):
-    """Its images, its gradient and its BatchNorm statistics; the devices' shares are not equal."""
+    """Losses, gradients and statistics agree; the 250 images do not divide by the devices."""
     assert_same_update(train.neg_log_prob_loss(flow.model), flow.variables, flow.images[:250])
 
 
@@ -86,7 +86,7 @@ def test_population_statistics_are_the_same_on_eight_devices(flow):
 
 
 def test_scores_are_the_same_on_eight_devices_in_all_modes(flow):
-    """Evaluation, mixed and training mode; the batches do not go up evenly in the devices."""
+    """All modes agree; the number of batches is not a multiple of the number of devices."""
     one, eight = (
         scores.mixed_log_prob(
             flow.model,
@@ -235,7 +235,7 @@ def start_two(out, environment, logs):
 def test_two_processes_killed_and_resumed_are_one_process(
     one_process, environment, tmp_path, tmp_path_factory
 ):
-    """One is killed once the model is trained: the other ends, and both together go on.
+    """One process is killed once the model is trained: the other ends. Both are started again.
 
     To the bit: a sum over two devices has one order, wherever they are.
     """
@@ -250,7 +250,7 @@ def test_two_processes_killed_and_resumed_are_one_process(
         assert processes[0].wait(timeout=60) == 1
         said = (tmp_path / "0.err").read_text()
         assert re.search("^error: another process of this run ended", said, re.M), said
-        # One that JAX or a person ends without an exception has last words, too.
+        # A process that JAX or a person ends without an exception leaves a message, too.
         assert "Start all of them again" in (tmp_path / "1.err").read_text()
         assert not (out / "report.html").exists()
 

@@ -1,3 +1,5 @@
+"""A checkpoint comes back to the bit, or is refused; never as something else."""
+
 import os
 import shutil
 from pathlib import Path

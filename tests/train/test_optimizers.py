@@ -1,3 +1,5 @@
+"""Muon moves kernels by orthogonal matrices, and learning rates rise and fall."""
+
 from typing import Any
 
 import jax
@@ -24,9 +26,9 @@ def test_muon_moves_kernels_by_orthogonal_matrices_and_biases_as_nadam_does():
         matrix = np.asarray(updates[name]).reshape(-1, updates[name].shape[-1])
         singular = np.linalg.svd(matrix, compute_uv=False)
         before = np.linalg.svd(np.reshape(grads[name], matrix.shape), compute_uv=False)
-        # All directions at one rate, to what five Newton-Schulz iterations leave.
+        # All directions move at one rate, up to the error of five Newton-Schulz iterations.
         assert singular.max() / singular.min() < 1.8 < before.max() / before.min()
-        # Downhill.
+        # The kernel moves against its gradient.
         assert (matrix * np.reshape(grads[name], matrix.shape)).sum() < 0
     # Adam's first step is the sign of the gradient, here with Nesterov's look ahead (NAdam).
     adam = optax.nadam(0.01)

@@ -1,3 +1,5 @@
+"""The training loop resumes to the bit, keeps the last good state, and draws every image once."""
+
 import functools
 import random
 import signal
@@ -21,7 +23,7 @@ from tests.helpers import ROOT, command, initial
 
 
 class Net(nn.Module):
-    """One layer with everything that a run has to carry on: parameters and statistics."""
+    """One layer with all that a training has to keep: parameters and running statistics."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -42,7 +44,7 @@ TINY = DensityModel(
     log_prob,
     lambda *_, **__: jnp.zeros(0),
 )
-# The same objects for all tests: what they are trained by compiles once.
+# All tests share these objects, so that the training loop compiles once.
 LOSS, ADAM = train.neg_log_prob_loss(TINY), optax.adam(1e-3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
 STEPS = 60
@@ -121,14 +123,14 @@ def test_a_resumed_run_is_the_unbroken_run(unbroken, tmp_path, monkeypatch):
     assert resumed_at[0] > stopped.step
     assert resumed_at[-1] == STEPS
 
-    # A finished run is read, not run again.
+    # A finished training is read, and does not run again.
     resumed_at.clear()
     chex.assert_trees_all_equal(fit_tiny(tmp_path), unbroken)
     assert resumed_at == []
 
 
 def test_a_killed_run_resumes_as_the_unbroken_run(unbroken, tmp_path):
-    """`kill -9` at a random moment: in a step, in the middle of a checkpoint, or in between."""
+    """SIGKILL comes at a random moment: in a step, while a checkpoint is written, or between."""
     child = subprocess.Popen(command("tests.train.test_train", tmp_path), cwd=ROOT)
     try:
         deadline = time.monotonic() + 60
@@ -182,7 +184,7 @@ def test_seed_and_loss_record(unbroken):
     [(IMAGES, "1.000 bits/dim"), ((IMAGES, np.zeros(len(IMAGES))), "loss 11.090")],
 )
 def test_progress_is_shown_on_stderr(data, shown, capsys):
-    """16 ln 2 nats, of 16 dimensions; with labels the loss may be anything."""
+    """16 ln 2 nats over 16 dimensions are one bit; with labels the loss has no such unit."""
     variables = {"params": {"w": jnp.sqrt(jnp.full(16, np.log(2)))}}
     train.fit(square, variables, data, steps=1, batch_size=8)
     captured = capsys.readouterr()
@@ -193,7 +195,7 @@ def test_progress_is_shown_on_stderr(data, shown, capsys):
 
 
 def recording_loss(variables, batch, key):
-    """Writes down the index of each image of each batch, and the noise key."""
+    """A loss that writes down the index of each image of each batch, and the noise key."""
     step, seen, keys = (variables["batch_stats"][k] for k in ("step", "seen", "keys"))
     stats = {
         "step": step + 1,
@@ -234,7 +236,7 @@ def test_too_few_images_are_refused():
 
 @functools.cache
 def failing_loss(how):
-    """A square that fails, at a step, in its value or, with a finite value, in its gradient."""
+    """Make a loss that is not finite at one step, in its value or in its gradient alone."""
 
     def loss(variables, batch, key):
         w, stats = variables["params"]["w"], variables["batch_stats"]
@@ -243,7 +245,7 @@ def failing_loss(how):
         if how == "value":
             value += jnp.where(fails, jnp.nan, 0.0)
         else:
-            # The root's slope at 0 is infinite, and 0 times that is NaN.
+            # The slope of the root at 0 is infinite, and 0 times infinity is NaN.
             value += jnp.sqrt(0 * w + jnp.where(fails, 0.0, 1.0))
         return value, stats | {"step": stats["step"] + 1}
 
@@ -275,7 +277,7 @@ def test_divergence_keeps_the_last_good_state(fails_at, how, save_every, tmp_pat
     assert f"in step {fails_at + 1} of 12" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
-    # The same steps, before it fails.
+    # The oracle is the same training up to the step before the failure.
     steps = train.make_train_steps(failing_loss(how), ADAM, 8, seed=0)
     good, ok = steps(train.init_state(failing_at(fails_at), ADAM, 12), IMAGES, fails_at)
     assert ok
@@ -308,7 +310,7 @@ def one_batch_norm(centre, width):
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         assert train
-        # No noise, so that the moments are known.
+        # There is no noise, so that the moments are known.
         y = centre + width * (x.astype(jnp.float32) - 128) / 64
         stats = {"batch_stats": variables["batch_stats"]["norm"]}
         z, updates = norm.apply(stats, y, mutable=["batch_stats"])
@@ -319,7 +321,7 @@ def one_batch_norm(centre, width):
 
 @pytest.mark.parametrize(("centre", "width", "start"), [(0, 1, 1.0), (100, 0.01, 0.0), (0, 1, 1e8)])
 def test_population_statistics_are_those_of_the_whole_set(centre, width, start):
-    """Batches that differ much, so that the variance of their means counts."""
+    """The batches differ much, so that the variance of their means matters."""
     rng = np.random.default_rng(1)
     x = rng.integers(0, 40, (48, 4, 4, 2)) + rng.integers(0, 216, (48, 1, 1, 2))
     x = x.astype(np.uint8)
@@ -348,7 +350,7 @@ def test_population_statistics_of_a_set_that_no_batch_size_divides():
         batch_size=3,
         show_progress=False,
     )["norm"]
-    # Six images: 0 to 4 and one of them again, which the mean and the variance must agree on.
+    # There are six images: 0 to 4 and one of them again. Mean and variance must agree which.
     again = float(stats["mean"][0] + 128) * 6 - 10
     assert round(again) in range(5)
     np.testing.assert_allclose(again, round(again), atol=1e-3)
@@ -391,7 +393,7 @@ def test_population_statistics_make_evaluation_mode_agree_with_training_mode(flo
     log_prob = np.stack([both(population, x) for x in np.split(flow.images, 8)])
     evaluation, training = bits_per_dim(log_prob.mean((0, 2)), (8, 8, 1))
     assert evaluation == pytest.approx(training, abs=0.1)
-    # Statistics that were not learnt would not do.
+    # With the initial statistics the modes would not agree.
     initial = {"params": trained.params, "batch_stats": flow.initial["batch_stats"]}
     wrong = bits_per_dim(both(initial, flow.images[:32])[0].mean(), (8, 8, 1))
     assert wrong > evaluation + 0.3

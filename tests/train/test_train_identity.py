@@ -1,4 +1,4 @@
-"""A training is resumed by what it began with, by one run at a time, or not at all."""
+"""A training is resumed with what it began with, by one process at a time, or not at all."""
 
 import shutil
 from typing import Any
@@ -37,7 +37,7 @@ def test_two_trainings_at_once_in_one_folder_are_refused(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Keyword arguments of a training, which has ended in its folder."""
+    """The keyword arguments of a training that has ended in its folder."""
     given = {
         "loss": LOSS,
         "variables": tiny_variables(),
@@ -133,7 +133,7 @@ def test_what_an_experiment_has_trained_is_read_again_by_the_same_alone(tmp_path
     ]:
         with pytest.raises(integrity.Changed, match=named):
             run(**other)
-    # Interrupted after the training, it goes on.
+    # A process that was killed before it had written the result goes on.
     shutil.rmtree(tmp_path / "finished")
     again = run()
     chex.assert_trees_all_equal(again[:2], first[:2])

@@ -3,10 +3,10 @@
 This command takes the model of a finished run (quickstart, bn_fashion_mnist or bn_cifar),
 calibrates it on held-out trusted images, and judges every image of --images: a name such as
 svhn_cropped, a .npz or .npy file, or a folder of images. Images are read while the model works, so
-memory does not grow with their number. As they are judged, scores.csv in --out gets a line for each: position, file
-name, score (higher = more OOD), p-value, and 1 if the image is reported. An image that cannot be
-read gets a line with the reason. If the command is stopped at any moment, the same command goes on
-where it was. At the end report.html shows the most suspicious images.
+memory does not grow with their number. As they are judged, scores.csv in --out gets a line for
+each: position, file name, score (higher = more OOD), p-value, and 1 if the image is reported. An
+image that cannot be read gets a line with the reason. If the command is stopped at any moment, the
+same command goes on where it was. At the end report.html shows the most suspicious images.
 
 Example: python -m experiments.quickstart, then
 python -m experiments.screen --run runs/quickstart --images digits/rotated --score batch_norm_delta

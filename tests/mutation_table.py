@@ -275,7 +275,7 @@ MUTATIONS = [
         "models/nrm/max_pool.py",
         "low = max(0, (count - 1) * stride + size - length) // 2",
         "low = 0",
-        "models/test_nrm.py -k winner",
+        "models/test_nrm_max_pool.py -k winner",
     ),
     Mutation(
         "the negativity of the image counts",

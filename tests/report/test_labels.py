@@ -37,6 +37,7 @@ def test_a_score_is_labelled_with_its_layer_and_its_reduction():
     mean = {"layer": 12, "reduction": "mean"}
     assert label("nrm_reconstruction", mean) == "reconstruction, layer 12, mean"
     assert label("nrm_latent", {"reduction": "sum", "draws": 2}) == "−log p(z*|y*)"
+    assert label("nrm_latent", {"reduction": "mean"}) == "−log p(z*|y*), mean"
 
 
 def test_labels_of_models_and_scores():
@@ -46,9 +47,9 @@ def test_labels_of_models_and_scores():
         realnvp RealNVP | vae VAE | batch_norm_delta BatchNorm Δ | batch_norm_rank BatchNorm T
         glow_neg_log_pz −log p(z), Glow | neg_log_prob −log p(x) | nrm_latent −log p(z*|y*)
         nrm_latent_class_centred −log p(z*|y*), class-centred
-        nrm_latent_mean −log p(z*|y*), mean | nrm_latent_per_energy −log p(z*|y*) / |x|²
+        nrm_latent_per_energy −log p(z*|y*) / |x|²
         nrm_latent_two_sided −log p(z*|y*), two-sided | nrm_latent_waic WAIC of log p(z*|y*)
-        nrm_neg_log_prob −log p(x), NRM | nrm_neg_log_prob_mean −log p(x), NRM, mean
+        nrm_neg_log_prob −log p(x), NRM
         nrm_profile NRM profile | nrm_reconstruction reconstruction | nrm_switches NRM switches
         t_perm Tₚₑᵣₘ | waic WAIC
     """

@@ -87,6 +87,7 @@ def test_the_data_set_of_contributing_is_prepared_when_it_is_read(tmp_path, monk
 def test_the_readme_fits_calibrates_and_judges(tmp_path, monkeypatch):
     """Smaller numbers of steps and images stand in for those of the page; the calls are its own."""
     (images, labels), (test, _) = (jaxood.data.load("photos", split) for split in ("train", "test"))
+    assert labels is not None
     images, test = images[:, :16, :16], test[:, :16, :16]
     np.savez(tmp_path / "trusted.npz", images=images)
     np.savez(tmp_path / "new.npz", images=test[::4] // 2)

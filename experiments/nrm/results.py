@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -144,6 +145,13 @@ class Results:
 
     def detections(self, name: str, key: Key) -> list[metrics.Detection]:
         """Measure, for each seed, how well a score tells a set from trusted test images."""
+        return self._detections(name, key)
+
+    @cached_property
+    def _detections(self) -> Callable[[str, Key], list[metrics.Detection]]:
+        return functools.cache(self._detect)
+
+    def _detect(self, name: str, key: Key) -> list[metrics.Detection]:
         return [
             metrics.detection(by_set[self.study.in_dist][key], by_set[name][key])
             for by_set in self.scores.values()

@@ -50,7 +50,7 @@ def mates_only(model: DensityModel, folds: int = 2) -> DensityModel:
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         if not train:
             return model.log_prob(variables, x, key=key, dropout_key=dropout_key, mutable=mutable)
-        n = len(x)
+        x, n = jnp.asarray(x), len(x)
         if n % folds:
             raise ValueError(f"{folds} folds do not divide a batch of {n} images evenly")
         # An image has the same noise where it is judged and where it is a companion.

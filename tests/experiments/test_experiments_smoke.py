@@ -41,7 +41,7 @@ def test_experiment_writes_its_record_report_and_figures(name, arguments, models
     assert page.count("<img") == len(figures)
 
 
-def test_sampling_speed_compares_equal_images(capsys):
+def test_sampling_speed_compares_equal_images(capsys, float64):
     sampling_speed.main(
         sampling_speed.Config(size=4, width=2, depth=1, levels=2, n=2, repeats=1, double=True)
     )

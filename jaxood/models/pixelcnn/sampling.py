@@ -63,13 +63,7 @@ def sample_incremental(
 ) -> jax.Array:
     """Draw images pixel by pixel from cached activations, with the noise of `sample_naive`.
 
-    Args:
-        network: a `jaxood.models.pixelcnn.network.PixelCNN`.
-        variables: variables of the network.
-        key: a typed key.
-        n: number of images.
-        image_shape: ``(h, w, c)``.
-        temperature: number >= 0, see `jaxood.nn.likelihoods.logistic_mixture_sample`.
+    The arguments are those of `sample_naive`.
 
     Returns:
         uint8 ``(n, h, w, c)``. These are the images of `sample_naive`, up to rounding errors in

@@ -250,20 +250,8 @@ def nrm_switches(
 ) -> Score:
     """Build the distance from the switches of trusted images.
 
-    All layers count, see `jaxood.scores.nrm.statistics.switches`.
-
-    Args:
-        model: as in `nrm_latent`.
-        variables: as in `nrm_latent`.
-        trusted: as in `nrm_latent_two_sided`.
-        batch_size: as in `nrm_latent`.
-
-    Returns:
-        A per-image `Score`, a squared distance.
-
-    Raises:
-        TypeError: as `nrm_latent_two_sided`.
-        ValueError: as `nrm_latent_two_sided`.
+    All layers count, see `jaxood.scores.nrm.statistics.switches`. The arguments, the result and the
+    errors are those of `nrm_profile`.
     """
     terms = statistics.switch_terms
     return _distance_from("nrm_switches", terms, model, variables, trusted, batch_size)

@@ -42,8 +42,8 @@ def claims(results: Results, without: Results | None) -> list[Claim]:
     """Check the paper's sentences.
 
     Args:
-        results: of the models.
-        without: of a model trained without the negativity loss, or None.
+        results: results of the models.
+        without: results of a model trained without the negativity loss, or None.
     """
     return [
         _training_claim(results),

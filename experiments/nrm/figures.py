@@ -27,9 +27,9 @@ def drawings(
     """List the figures of the page.
 
     Args:
-        results: of the models.
+        results: results of the models.
         model: the first model.
-        without: of a model trained without the negativity loss, or None.
+        without: results of a model trained without the negativity loss, or None.
 
     Returns:
         By name, functions that draw.

@@ -83,9 +83,9 @@ def measured(
     Args:
         store: keeps the arrays.
         trained: the model.
-        name: of the set.
+        name: name of the set.
         images: uint8 ``(n, h, w, c)``.
-        prefix: of the arrays' names.
+        prefix: beginning of the arrays' names.
         y: classes to render from; by default the likeliest.
     """
     place = f"{prefix}/{name}/{'measured' if y is None else 'given'}"

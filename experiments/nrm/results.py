@@ -56,8 +56,8 @@ class Energy(NamedTuple):
     Where h(0) = x throughout, log p(z*|y) is a constant less |x|^2 / 2.
 
     Attributes:
-        correlation: of the two.
-        slope: of the first over the second.
+        correlation: correlation of the two.
+        slope: slope of the first over the second.
     """
 
     correlation: float

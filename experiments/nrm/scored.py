@@ -16,8 +16,8 @@ class Key(NamedTuple):
     """A score by its name and its settings.
 
     Attributes:
-        name: of the score in the results record.
-        layer: of a reconstruction loss.
+        name: name of the score in the results record.
+        layer: layer of a reconstruction loss.
         reduction: over features.
     """
 
@@ -56,8 +56,8 @@ def scored(m: Measurement, null: Measurement) -> dict[Key, np.ndarray]:
     """Compute every score of one model, ``(n,)``, higher = more OOD.
 
     Args:
-        m: of the images to judge.
-        null: of the calibration set.
+        m: measurement of the images to judge.
+        null: measurement of the calibration set.
     """
     found: dict[Key, np.ndarray] = {}
     reductions: tuple[Reduction, ...] = ("sum", "mean")

@@ -53,7 +53,7 @@ def load_sets(study: Study, *, seed: int, data_dir: Path | None) -> Sets:
 
     Args:
         study: names and numbers of the sets.
-        seed: of the choice of images.
+        seed: seed of the choice of images.
         data_dir: where to look, as for `data.load`.
 
     Raises:

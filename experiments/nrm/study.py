@@ -24,7 +24,7 @@ def run(study: Study, flags: lab.Flags, out: Path, *, negativity: bool) -> Recor
 
     Args:
         study: the sets and the models.
-        flags: of the command line.
+        flags: flags of the command line.
         out: folder of the run.
         negativity: train one more model, without the negativity loss.
 

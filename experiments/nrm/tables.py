@@ -36,9 +36,9 @@ def auroc_table(results: Results, heads: Mapping[Key, str], caption: str) -> Tab
     """Arrange AUROCs, a line a set and a column a score, as far as there is the score.
 
     Args:
-        results: of the models.
+        results: results of the models.
         heads: heads of the columns, by score.
-        caption: of the table.
+        caption: caption of the table.
     """
     keys = [key for key in heads if key in results.keys]
 

@@ -30,7 +30,7 @@ class Case(NamedTuple):
 
     Attributes:
         model: with ``init``, ``log_prob`` and, unless it is an `NRM`, ``sample``.
-        shape: of its images.
+        shape: shape of its images.
         batch_norm: its images see their batch companions in training mode.
         own_moments: training mode equals evaluation mode with the moments of the batch.
         noise: it is evaluated at random points of an image.
@@ -121,12 +121,12 @@ class Subject:
     """A model, away from its initial variables, and its programs.
 
     Attributes:
-        case: of the model.
+        case: its place in the contract.
         model: the model.
         shape: ``(h, w, c)``.
         x: uint8 ``(N, h, w, c)``.
-        key: of an image's noise.
-        keys: of the noise of ``x``.
+        key: random key of an image's noise.
+        keys: keys of the noise of ``x``.
         variables: random.
     """
 

@@ -363,6 +363,17 @@ def test_damaged_data_is_refused_in_one_sentence(change, message, made):
 def test_types_that_a_device_does_not_have_are_kept():
     wide = np.array([1 / 3, 1e-300])
     header, arrays = scores.to_plain(scores.Score("waic", arrays={"wide": wide}))
+    assert header["arrays"] == {"arrays/wide": "host"}
+    header["arrays"]["arrays/wide"] = "device"  # of a process with double precision
     rebuilt = scores.from_plain(header, arrays)
     np.testing.assert_array_equal(rebuilt.arrays["wide"], wide)
     assert rebuilt.model is None and rebuilt.variables == {}
+
+
+def test_rebuilt_scores_of_one_model_share_its_programs(made):
+    one, other = (scores.from_plain(*scores.to_plain(made.score("t_perm"))) for _ in range(2))
+    assert one.model is other.model and one.model is not made.score("t_perm").model
+    assert isinstance(one.variables["params"], dict)
+    leaves = jax.tree.leaves(one.variables)
+    assert leaves and all(isinstance(leaf, jax.Array) for leaf in leaves)
+    assert isinstance(one.arrays["null"], np.ndarray)

@@ -113,6 +113,23 @@ def test_typicality_by_hand():
     assert result.dtype == np.float32
 
 
+def test_waic_of_a_single_model_is_refused():
+    for log_prob in (np.zeros(4), np.zeros((1, 4))):
+        with pytest.raises(ValueError, match="needs an ensemble, got 1 member: train two or more"):
+            statistics.waic(log_prob)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    draws = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    mean, stderr = statistics.over_draws(np.negative, draws)
+    np.testing.assert_allclose(mean, -draws.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(stderr, draws.std(0, ddof=1) / np.sqrt(5), rtol=1e-4)
+    same = statistics.over_draws(np.negative, np.repeat(draws[:1], 3, axis=0))
+    np.testing.assert_array_equal(same.stderr, 0)
+    assert np.isnan(statistics.over_draws(np.negative, draws[:1]).stderr).all()
+    assert mean.dtype == stderr.dtype == np.float32
+
+
 def test_two_sided_scores_are_higher_on_both_sides():
     rng = np.random.default_rng(1)
     null, typical = rng.normal(size=(2, 200))

@@ -64,7 +64,7 @@ def run(study: Study, flags: lab.Flags, out: Path, chosen: tuple[str, ...] | Non
 
     Args:
         study: the sets, and the recipe to vary.
-        flags: of the command line.
+        flags: flags of the command line.
         out: folder of the run.
         chosen: titles of variants; all of them for None.
 

@@ -19,7 +19,7 @@ def drawings(
 
     Args:
         results: the scores.
-        samples: of Glow, uint8 ``(n, h, w, c)``.
+        samples: samples of Glow, uint8 ``(n, h, w, c)``.
         bpd_losses: by model ``(steps,)``, the training loss in bits per dimension.
 
     Returns:

@@ -22,9 +22,9 @@ class Column(NamedTuple):
 
     Attributes:
         model: name of the model.
-        name: of the score in the results record.
+        name: name of the score in the results record.
         params: settings of the score.
-        head: of its column.
+        head: heading of its column.
     """
 
     model: str

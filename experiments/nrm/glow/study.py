@@ -34,7 +34,7 @@ def run(
 
     Args:
         study: the sets, and the neural rendering model.
-        flags: of the command line.
+        flags: flags of the command line.
         out: folder of the run.
         glow: the recipe of Glow.
         vae: the recipe of the VAE.

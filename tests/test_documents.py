@@ -31,7 +31,7 @@ CONTRIBUTING = examples("CONTRIBUTING.md")
 
 
 def run(block, **names):
-    """What the names of an example mean after it has run."""
+    """Run an example, and return what its names mean then."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "example.py"
         file.write_text(block, encoding="utf-8")

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "experiments.screening": "jaxood lab batch_norm",
     "experiments.benchmarks": "jaxood lab",
 }
-"""What a room may import besides itself; commands, which lie in no room, may import anything."""
+"""The rooms that a room may import; commands, which lie in no room, may import anything."""
 
 
 @cache

@@ -33,7 +33,7 @@ NAMES = ("cifar10", "cifar10 (train)", "svhn_cropped", "celeb_a", "cifar100", "a
 
 
 class Numbers:
-    """What `claims` asks of the `Results` of an NRM study, as plain numbers; all sentences hold."""
+    """Plain numbers that `claims` asks of the `Results` of an NRM study; all sentences hold."""
 
     layers = 4  # reconstructions; the intermediate ones are 1 and 2
 

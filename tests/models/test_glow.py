@@ -41,7 +41,7 @@ def test_inverse_undoes_forward(flow):
     chex.assert_shape(latents, [(6, 2, 2, 4), (6, 1, 1, 16)])
     back, *same = jax.jit(functools.partial(flow.apply, inverse=True))(variables, latents)
     np.testing.assert_allclose(back, x, rtol=0, atol=1e-4)
-    # Of the values that leave and of the forward map, in this direction too.
+    # The log-determinant and the densities are those of the forward map in this direction, too.
     chex.assert_trees_all_close(same, densities, rtol=1e-4, atol=1e-3)
 
 

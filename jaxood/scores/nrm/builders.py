@@ -93,18 +93,11 @@ def nrm_neg_log_prob(
 ) -> Score:
     """Build the score ``-log p(x)`` by the lower bound of Theorem 2, up to a constant, in nats.
 
-    Args:
-        model: as in `nrm_latent`.
-        variables: as in `nrm_latent`.
-        layer: k, for the bound of log p of the features g(k); 0 for the image.
-        reduction: as in `nrm_latent`.
-        batch_size: as in `nrm_latent`.
+    With another layer k than 0 it is the bound of -log p of the features g(k). The arguments and
+    errors are those of `nrm_reconstruction`.
 
     Returns:
         A per-image `Score`.
-
-    Raises:
-        ValueError: if ``reduction`` is another word, or there is no such layer.
     """
     return _at_layer("nrm_neg_log_prob", model, variables, layer, reduction, batch_size)
 

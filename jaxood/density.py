@@ -65,6 +65,10 @@ class LogProb(Protocol):
             float32 ``(n,)``, nats an image under the 256-level discrete measure. With
             ``mutable=["batch_stats"]`` the result is a pair of that and the running statistics
             after this batch.
+
+        Raises:
+            TypeError: if ``x`` is not uint8.
+            ValueError: if the images have another shape than those of the model.
         """
         ...
 
@@ -319,6 +323,20 @@ def check_images(x: Array) -> None:
     """
     if x.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8 with levels 0 to 255, got {x.dtype}")
+
+
+def check_shape(x: Array, image_shape: Sequence[int]) -> None:
+    """Check that images have the shape that a model is for: convolutions would take any size.
+
+    Args:
+        x: ``(n, h, w, c)``.
+        image_shape: ``(h, w, c)`` of the model.
+
+    Raises:
+        ValueError: if the images have another shape.
+    """
+    if x.shape[1:] != tuple(image_shape):
+        raise ValueError(f"the model is for images {tuple(image_shape)}, not {x.shape[1:]}")
 
 
 def draw(

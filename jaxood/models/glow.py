@@ -12,7 +12,7 @@ from jax.scipy.stats import norm
 from scipy import linalg
 from scipy.stats import special_ortho_group
 
-from jaxood.density import Init, LogProb, Sample, Spec, builder, dequantize
+from jaxood.density import Init, LogProb, Sample, Spec, builder, check_shape, dequantize
 from jaxood.nn.convolution import Conv
 from jaxood.nn.layers import squeeze, unsqueeze
 from jaxood.nn.likelihoods import LEVELS
@@ -361,6 +361,7 @@ def glow(
     flow: Any = Flow(levels, depth, width, lu, conv, c)
 
     def centred(x, key):
+        check_shape(x, image_shape)
         return dequantize(key, x) / LEVELS - 0.5
 
     @jax.jit

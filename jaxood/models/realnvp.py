@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxood.density import DensityModel, builder, dequantize
+from jaxood.density import DensityModel, builder, check_shape, dequantize
 from jaxood.nn.convolution import Conv
 from jaxood.nn.jacobian import own_log_det
 from jaxood.nn.layers import ResNet, channelwise, checkerboard, squeeze, unsqueeze
@@ -188,6 +188,7 @@ def realnvp(
     ):
         del dropout_key  # this model has no dropout
         _check_jacobian(jacobian)
+        check_shape(x, image_shape)
         y = ALPHA + (1 - 2 * ALPHA) * dequantize(key, x) / 256
         logit = jnp.log(y) - jnp.log1p(-y)
         # The derivative of the logit by the pixel, on the scale where a level is one wide.

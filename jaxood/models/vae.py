@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxood.density import Array, DensityModel, Variables, builder, check_images, draw, image_keys
+from jaxood.density import (
+    Array,
+    DensityModel,
+    Variables,
+    builder,
+    check_images,
+    check_shape,
+    draw,
+    image_keys,
+)
 from jaxood.nn.convolution import Conv, ConvTranspose
 from jaxood.nn.layers import BatchNorm
 from jaxood.nn.likelihoods import LEVELS, categorical_log_prob, categorical_sample, to_unit
@@ -191,6 +200,7 @@ def vae(
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         del dropout_key  # this model has no dropout
         check_images(x)
+        check_shape(x, image_shape)
         shape = (len(x), latent)
         noise = jnp.zeros(shape) if key is None else draw(jax.random.normal, key, shape)
         (log_likelihood, kl), updates = net.apply(

@@ -196,6 +196,12 @@ def subject(request):
     return Subject(CASES[request.param])
 
 
+def subjects(chosen):
+    """The models to which a test applies."""
+    names = [name for name, case in CASES.items() if chosen(case)]
+    return pytest.mark.parametrize("subject", names, indirect=True, scope="module")
+
+
 def log_probs(subject):
     """Log-likelihoods of all modes, by name."""
     centre, keyed, one_key = subject.evaluated
@@ -217,6 +223,14 @@ def test_images_of_another_type_are_refused(subject):
     for dtype in dtypes:
         with pytest.raises(TypeError, match=f"images must be uint8.*got {np.dtype(dtype)}"):
             subject.model.log_prob(subject.variables, subject.x.astype(dtype))
+
+
+def test_images_of_another_shape_are_refused(subject):
+    h, w, c = subject.shape
+    for shape in ((2 * h, w, c), (h, w, c + 2)):
+        x = np.zeros((2, *shape), np.uint8)
+        with pytest.raises(ValueError, match=rf"for images \({h}, {w}, {c}\), not \({shape[0]}, "):
+            subject.model.log_prob(subject.variables, x)
 
 
 def test_evaluation_mode_does_not_see_batch_companions(subject):
@@ -274,9 +288,8 @@ def test_running_statistics_keep_their_form(subject):
     chex.assert_tree_all_finite(updates)
 
 
+@subjects(lambda case: case.batch_norm)
 def test_training_mode_moves_the_running_statistics_and_does_not_use_them(subject):
-    if not subject.case.batch_norm:
-        pytest.skip("no BatchNorm")
     old = subject.variables["batch_stats"]
     blank = {**subject.variables, "batch_stats": jax.tree.map(np.zeros_like, old)}
     values, updates, _ = subject.train(blank, subject.x, subject.keys)
@@ -293,10 +306,9 @@ def test_training_mode_moves_the_running_statistics_and_does_not_use_them(subjec
 # --------------------------------------------------------------------------------- transformations
 
 
+@subjects(lambda case: case.gradient)
 def test_every_parameter_has_a_finite_gradient(subject):
     _, _, gradient = subject.trained
-    if gradient is None:
-        pytest.skip("compiles too long")
     chex.assert_trees_all_equal_shapes_and_dtypes(gradient, subject.variables["params"])
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         name = jax.tree_util.keystr(path)
@@ -319,9 +331,8 @@ def test_init_looks_at_the_shape_of_the_images_alone(subject):
     assert takes(program, subject.x) == subject.case.looks_at_images
 
 
+@subjects(lambda case: hasattr(case.model, "sample"))
 def test_samples_are_images_and_a_function_of_the_key(subject):
-    if not hasattr(subject.model, "sample"):
-        pytest.skip("an NRM has no samples")
     x = np.asarray(subject.sample(subject.variables, subject.key))
     assert x.shape == (*subject.case.members, 3, *subject.shape)
     assert x.dtype == np.uint8

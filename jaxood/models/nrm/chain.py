@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from jaxood.density import builder
+from jaxood.density import builder, check_shape
 from jaxood.models.nrm.explanation import explain
 from jaxood.models.nrm.folded import Folded, fold
 from jaxood.models.nrm.max_pool import pick
@@ -59,8 +59,7 @@ def nrm(
         return (normalized if batch_norm else plain).init(key, jnp.zeros((1, *x.shape[1:])))
 
     def encode(variables, x, *, train=False, mutable=False):
-        if x.shape[1:] != shapes[0]:
-            raise ValueError(f"the model is for images {shapes[0]}, not {x.shape[1:]}")
+        check_shape(x, shapes[0])
         batch_stats: Any = {}
         if not isinstance(variables, Folded) and variables.get("batch_stats"):
             net: Any = normalized

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxood.density import DensityModel, builder, check_images
+from jaxood.density import DensityModel, builder, check_images, check_shape
 from jaxood.models.pixelcnn.layers import (
     GatedBlock,
     Settings,
@@ -235,6 +235,7 @@ def pixelcnn(
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         del key  # the distribution is discrete and needs no noise
         check_images(x)
+        check_shape(x, image_shape)
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         parameters, updates = network.apply(
             variables, to_unit(x), train=train, rngs=rngs, mutable=["batch_stats"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from scipy.stats import beta
 
+from jaxood import progress
 from jaxood.integrity import digest
 
 if TYPE_CHECKING:
@@ -60,7 +61,12 @@ class Detector(NamedTuple):
 
 
 def fit(
-    score: Score, trusted: np.ndarray, *, set_size: int | None = None, seed: int = 0
+    score: Score,
+    trusted: np.ndarray,
+    *,
+    set_size: int | None = None,
+    seed: int = 0,
+    show_progress: bool = False,
 ) -> Detector:
     """Calibrate a score.
 
@@ -73,6 +79,7 @@ def fit(
             time. The trusted images are dealt into ``N // set_size`` sets, so p-values go down to
             ``1 / (N // set_size + 1)``.
         seed: seed of the shuffle that deals images to sets.
+        show_progress: draw a progress bar on stderr while sets are scored.
 
     Returns:
         A `Detector`.
@@ -102,7 +109,11 @@ def fit(
         null = finite(score(trusted))
     else:
         whole = list(deal(len(trusted), set_size, seed))[: len(trusted) // set_size]
-        null = np.array([_mean(score(trusted[np.sort(chosen)])) for chosen in whole], np.float32)
+        null = np.empty(len(whole), np.float32)
+        with progress.bar("calibration", len(whole), show=show_progress) as advance:
+            for i, chosen in enumerate(whole):
+                null[i] = _mean(score(trusted[np.sort(chosen)]))
+                advance(1)
     return Detector(score, np.sort(null), seen, set_size)
 
 

@@ -175,6 +175,14 @@ def test_a_batch_score_needs_the_size_of_sets_and_no_other_score_takes_one():
         detector.fit(brightness, images, set_size=10)
 
 
+def test_calibration_on_sets_shows_its_progress_where_asked(capsys):
+    images = random_images(40, seed=5)
+    detector.fit(above_its_set, images, set_size=10)
+    assert capsys.readouterr().err == ""
+    detector.fit(above_its_set, images, set_size=10, show_progress=True)
+    assert "calibration 4/4" in capsys.readouterr().err
+
+
 def test_a_function_that_does_not_say_what_it_is_is_refused():
     images = random_images(40, seed=5)
     wrong: list[Any] = [lambda images: images.mean((1, 2, 3)), np.zeros(3), detector.Detector]

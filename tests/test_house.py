@@ -42,7 +42,7 @@ MAY_IMPORT = {
         "data.augment density integrity models.ensemble models.nrm nn parallel progress"
     ),
     "jaxood.scores": "density models nn parallel progress",
-    "jaxood.detector": "density integrity parallel scores",
+    "jaxood.detector": "density integrity progress",
     "jaxood.results": "data integrity",
     "jaxood.stream": "data detector integrity parallel progress results scores",
     "jaxood.report": "data integrity metrics",

@@ -41,12 +41,12 @@ class Results(Judged):
         """Names of the trusted set and of the OOD sets, without the control."""
         return (self.study.in_dist, *self.study.ood)
 
-    @property
+    @cached_property
     def rows(self) -> list[ResultRow]:
         """A row for each set and each score, at the main setting."""
         return [row for name in self.ood for row in self.rows_of(name)]
 
-    @property
+    @cached_property
     def sweep_rows(self) -> list[ResultRow]:
         """Rows of Table 5: Δ with r1 -> 0 against r2."""
         reported = paper.auroc(self.in_dist, self.model)
@@ -64,7 +64,7 @@ class Results(Judged):
             for r2 in SWEEP_R2
         ]
 
-    @property
+    @cached_property
     def mixed_rows(self) -> list[ResultRow]:
         """Rows of the mixed test sets, inside which Δ has to tell the images apart."""
         return [
@@ -81,7 +81,7 @@ class Results(Judged):
         sizes = self.sizes
         return {"b": sizes.batch_size, "r1": 0, "r2": r2, "draws": sizes.draws}
 
-    @property
+    @cached_property
     def bpd_rows(self) -> list[BpdRow]:
         """Rows of Table 1."""
         return self.bpd_rows_of(self.judged)

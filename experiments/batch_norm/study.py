@@ -1,6 +1,7 @@
 """The BatchNorm test from images to report; an experiment says on what, and how much of it."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from experiments.batch_norm import paper
 from experiments.batch_norm.figures import drawings
 from experiments.batch_norm.results import Results
 from experiments.batch_norm.settings import CONTAMINATION, R1, R2, RATIOS, Study
-from jaxood import data, report, scores
+from jaxood import data, metrics, report, scores
 from jaxood.density import bits_per_dim
 from jaxood.report import label
 from jaxood.report.record import Record
@@ -142,16 +143,6 @@ def _mixed(
     run: lab.Run, study: Study, images: Images, trained: Trained
 ) -> dict[tuple[str, float], tuple[np.ndarray, np.ndarray]]:
     """Compute Δ (r1 -> 0) in test sets that hold both: ``{(set, share): (trusted, ood)}``."""
-    delta = scores.batch_norm_delta(
-        trained.model,
-        trained.variables,
-        images.trusted,
-        r1=0,
-        r2=R2,
-        seed=run.flags.seed,
-        batch_size=study.sizes.batch_size,
-        draws=study.sizes.draws,
-    )
     n, mixed = study.sizes.images, {}
     for name in study.ood:
         for share in CONTAMINATION:
@@ -164,7 +155,18 @@ def _mixed(
                 name: str = name, share: float = share, batch: np.ndarray = batch
             ) -> np.ndarray:
                 print(f"scoring {len(batch)} images: {share:.0%} {label(name)}", flush=True)
-                return delta(batch)
+                draws = scores.mixed_log_prob(
+                    trained.model,
+                    trained.variables,
+                    batch,
+                    images.trusted,
+                    (0, R2),
+                    key=jax.random.key(run.flags.seed),
+                    batch_size=study.sizes.batch_size,
+                    draws=study.sizes.draws,
+                    show_progress=True,
+                )
+                return scores.statistics.delta(draws[:, 0], draws[:, 1]).mean
 
             values = run.store.get(f"delta/{name}/{share}", compute)
             mixed[name, share] = values[: n - count], values[n - count :]
@@ -213,6 +215,20 @@ def _members(run: lab.Run, study: Study, recipe: Recipe, images: Images) -> dict
     return members
 
 
+def mean_brightness(sets: Mapping[str, np.ndarray], results: Results) -> dict[str, float]:
+    """Compute the AUROC of a control that needs no model, by set.
+
+    The score is the distance of an image's mean from that of the calibration set.
+    """
+    null = sets[results.null].mean()
+
+    def distance(name: str) -> np.ndarray:
+        return np.abs(sets[name].mean((1, 2, 3)) - null)
+
+    trusted = distance(results.in_dist)
+    return {name: metrics.auroc(trusted, distance(name)) for name in results.ood}
+
+
 def _finish(
     run: lab.Run,
     results: Results,
@@ -223,6 +239,8 @@ def _finish(
     study, rows = results.study, results.rows
     context = {
         "study": study,
+        "results": results,
+        "has_paper": any(row.paper is not None for row in rows),
         "r1": R1,
         "r2": R2,
         "delta_stderr": results.delta_stderr,
@@ -258,5 +276,9 @@ def _finish(
         results=rows,
         bpd=results.bpd_rows,
         sweeps=results.sweep_rows + results.mixed_rows,
-        extra={"calibration": results.calibration(), "absent": images.absent},
+        extra={
+            "calibration": results.calibration(),
+            "mean_brightness": mean_brightness(images.sets, results),
+            "absent": images.absent,
+        },
     )

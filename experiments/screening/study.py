@@ -137,6 +137,6 @@ def calibrated(
         score = build(rng.permutation(trusted)[: len(held_out)])
     else:
         score = build()
-    made = detector.fit(score, held_out, set_size=set_size, seed=flags.seed)
+    made = detector.fit(score, held_out, set_size=set_size, seed=flags.seed, show_progress=True)
     detector.check_rate(made, flags.false_positive_rate)
     return made

@@ -116,13 +116,13 @@ def bpd_table(
         titles: titles of data sets by name, where `label` does not give them.
 
     Returns:
-        A table of data set, BatchNorm mode, bits per dimension with its standard error, and Δ,
+        A table of data set, BatchNorm mode, bits per dimension with its standard error, and
         the difference from evaluation mode. A column for the model leads where there are several.
     """
     paper = paper or {}
     several_models = len({row.model for row in rows}) > 1
     evaluation = {(row.model, row.dataset): row.bpd for row in rows if row.mode == "evaluation"}
-    heads = ["evaluated on", "BatchNorm mode", "bits/dim", "Δ"] + ["paper"] * bool(paper)
+    heads = ["evaluated on", "BatchNorm mode", "bits/dim", "difference"] + ["paper"] * bool(paper)
 
     def cells(row: BpdRow) -> list[str | None]:
         base = evaluation.get((row.model, row.dataset))

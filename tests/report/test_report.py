@@ -286,7 +286,7 @@ def test_bpd_table_is_the_papers_table_1():
         BpdRow("realnvp", "kmnist", "evaluation", None, None, 9),
     ]
     table = report.bpd_table(rows, caption="", paper={("realnvp", "mnist", "training"): 9.5})
-    assert table.columns == ["evaluated on", "BatchNorm mode", "bits/dim", "Δ", "paper"]
+    assert table.columns == ["evaluated on", "BatchNorm mode", "bits/dim", "difference", "paper"]
     assert table.rows == [
         ["MNIST", "evaluation", "1.74 ± 0.01", None, "–"],
         ["MNIST", "training", "9.47", "+7.73", "9.50"],

@@ -17,6 +17,7 @@ from jaxood import nrm, parallel, scores
 from jaxood.parallel.batches import in_batches
 from jaxood.report import label
 from jaxood.scores.nrm import Measurement
+from jaxood.scores.nrm.measurement import sizes
 from jaxood.train import Trained
 
 CHUNK = 250
@@ -101,8 +102,8 @@ def measured(
             show_progress=True,
         )
         store.put({f"{place}/{field}": getattr(made, field) for field in fields})
-    sizes = np.array([np.prod(shape) for shape in trained.model.shapes])
-    return Measurement(**{field: store.arrays[f"{place}/{field}"] for field in fields}, sizes=sizes)
+    kept = {field: store.arrays[f"{place}/{field}"] for field in fields}
+    return Measurement(**kept, sizes=sizes(trained.model))
 
 
 # ------------------------------------------------------------------- for figures, on one process

@@ -143,12 +143,12 @@ class Results:
         """Return a score of a set by every model, ``(seeds, n)``."""
         return np.stack([self.scores[seed][name][key] for seed in self.study.seeds])
 
-    def detections(self, name: str, key: Key) -> list[metrics.Detection]:
-        """Measure, for each seed, how well a score tells a set from trusted test images."""
-        return self._detections(name, key)
-
     @cached_property
-    def _detections(self) -> Callable[[str, Key], list[metrics.Detection]]:
+    def detections(self) -> Callable[[str, Key], list[metrics.Detection]]:
+        """Measure, for each seed, how well a score tells a set from trusted test images.
+
+        A function of the set's name and the score, which measures each pair once.
+        """
         return functools.cache(self._detect)
 
     def _detect(self, name: str, key: Key) -> list[metrics.Detection]:

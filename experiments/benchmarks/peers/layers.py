@@ -1,0 +1,72 @@
+"""What all peers share: layers, and the copy of a layer's weights from Flax."""
+
+# pyright: reportMissingImports=false
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Tree = Mapping[str, Any]
+
+
+class Peer(nn.Module):
+    """A density model over uint8 images ``(n, c, h, w)``."""
+
+    def noise(self, x: Tensor) -> Tensor | None:
+        """Draw the noise of a batch; None for a model that needs none."""
+        return None
+
+    def log_prob(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Compute log-likelihoods ``(n,)`` in nats, with BatchNorm in the module's mode.
+
+        Args:
+            x: uint8 ``(n, c, h, w)``.
+            noise: as `noise` draws it; by default what jaxood takes without a key.
+        """
+        raise NotImplementedError
+
+    def load(self, variables: Tree) -> None:
+        """Copy all parameters and running statistics from variables of jaxood's model."""
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def copy(layer: Any, params: Tree, stats: Tree | None = None) -> None:
+    """Copy a convolution, transposed convolution, dense layer or BatchNorm from Flax.
+
+    Args:
+        layer: the layer of PyTorch.
+        params: parameters of Flax's layer.
+        stats: its running statistics, of a BatchNorm.
+    """
+    if stats is not None:
+        layer.weight.copy_(tensor(params["scale"]))
+        layer.running_mean.copy_(tensor(stats["mean"]))
+        layer.running_var.copy_(tensor(stats["var"]))
+    else:
+        kernel = tensor(params["kernel"])
+        # Of a transposed convolution, jaxood has the channels of the result before the others.
+        layer.weight.copy_(kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
+    if layer.bias is not None:
+        layer.bias.copy_(tensor(params["bias"]))
+
+
+def tensor(array: Any) -> Tensor:
+    """Return a copy of an array as a tensor."""
+    return torch.from_numpy(np.array(array))
+
+
+def unstack(tree: Any, index: int) -> Any:
+    """Return the variables of one layer of those that Flax scanned."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def squeeze(x: Tensor) -> Tensor:
+    """Move 2x2 patches into channels, in the order of `jaxood.nn.layers.squeeze`."""
+    n, c, h, w = x.shape
+    x = x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(n, 4 * c, h // 2, w // 2)

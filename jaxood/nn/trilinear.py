@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax._src.sharding_impls import SPMDAxisContext
 
 from jaxood.density import Array
+from jaxood.nn import native
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 """The layout of images, kernels and results, as `jax.lax.conv_general_dilated` writes it."""
@@ -155,13 +158,13 @@ def _pad(x, pairs):
 # ---------------------------------------------------------------------------- as JAX primitives
 
 
-def _bilinear(name, shape, native, cpu, free, transposes):
+def _bilinear(name, shape, by_xla_conv, cpu, free, transposes):
     """Make a bilinear primitive over arrays with a leading axis of ensemble members.
 
     Args:
         name: name of the primitive.
         shape: ``(a, b, geometry)`` to the shape of the result.
-        native: the operation on one member, for all platforms.
+        by_xla_conv: the operation on one member, for all platforms.
         cpu: the operation on one member, for the CPU.
         free: for each argument, an axis that the other does not have, and the result's axis that
             comes from it. A `jax.vmap` over that argument alone is folded into this axis.
@@ -190,8 +193,19 @@ def _bilinear(name, shape, native, cpu, free, transposes):
     def vmap(f, xs):
         return jax.vmap(f)(xs)
 
-    mlir.register_lowering(primitive, lower(native, vmap))
-    mlir.register_lowering(primitive, lower(cpu, lax.map), platform="cpu")
+    def in_native_code(a, b, *, geometry):
+        result = (a.shape[0], *shape(a, b, geometry))
+        return native.lower(name, a, b, result, geometry.strides, geometry.padding)
+
+    by_xla = lower(cpu, lax.map)
+    by_us = mlir.lower_fun(in_native_code, multiple_results=False)
+
+    def lower_on_cpu(ctx, a, b, *, geometry):
+        suits = _suits_native_code(ctx)
+        return (by_us if suits else by_xla)(ctx, a, b, geometry=geometry)
+
+    mlir.register_lowering(primitive, lower(by_xla_conv, vmap))
+    mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
 
     first, second = transposes
     ad.defbilinear(
@@ -218,6 +232,21 @@ def _bilinear(name, shape, native, cpu, free, transposes):
     return primitive
 
 
+def _suits_native_code(ctx):
+    """Tell whether a call is one that `jaxood.nn.native` takes.
+
+    A program that XLA divides among devices keeps XLA's convolutions, which it can divide.
+    """
+    a, b = ctx.avals_in
+    context = ctx.module_context.axis_context
+    one_device = getattr(context, "num_devices", None) == 1 or (
+        isinstance(context, SPMDAxisContext) and len(context.manual_axes) == len(context.mesh.shape)
+    )
+    known = a.dtype in (np.float32, np.float64) and a.dtype == b.dtype
+    whole = a.size and b.size and all(ctx.avals_out[0].shape)
+    return one_device and known and whole and native.instructions() is not None
+
+
 _convolve = _bilinear(
     "convolve",
     lambda x, k, geometry: (x.shape[1], *geometry.result, k.shape[4]),
@@ -231,7 +260,7 @@ _convolve = _bilinear(
 )
 
 _input_gradient = _bilinear(
-    "convolve_input_gradient",
+    "input_gradient",
     lambda dy, k, geometry: (dy.shape[1], *geometry.image, k.shape[3]),
     _native_input_gradient,
     _written_out_input_gradient,
@@ -243,7 +272,7 @@ _input_gradient = _bilinear(
 )
 
 _kernel_gradient = _bilinear(
-    "convolve_kernel_gradient",
+    "kernel_gradient",
     lambda x, dy, geometry: (*geometry.kernel, x.shape[4], dy.shape[4]),
     _native_kernel_gradient,
     _written_out_kernel_gradient,

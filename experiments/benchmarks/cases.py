@@ -9,8 +9,11 @@ import numpy as np
 import optax
 
 from experiments.benchmarks.timing import Run
-from jaxood import train
+from jaxood import nrm, train
+from jaxood.models.glow import glow
+from jaxood.models.pixelcnn.network import pixelcnn
 from jaxood.models.realnvp import realnvp
+from jaxood.models.vae import vae
 
 
 class Case(NamedTuple):
@@ -37,6 +40,10 @@ class Case(NamedTuple):
         shape = (4 * self.batch_size, *self.shape)
         return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
+    def labels(self, seed: int) -> np.ndarray:
+        """Draw their classes, int ``(n,)``."""
+        return np.random.default_rng(seed).integers(0, 10, 4 * self.batch_size)
+
     def model(self, **options: Any) -> Any:
         """Build jaxood's model; ``options`` are further arguments of its builder."""
         return self.builder(self.shape, **self.sizes, **options)
@@ -53,13 +60,52 @@ CASES = {
         "RealNVP 32x32x3, 64 channels, 8 blocks", realnvp, "realnvp.RealNVP",
         COLOUR, 64, {"width": 64, "depth": 8},
     ),
+    "vae": Case("VAE 28x28x1", vae, "vae.VAE", GREY, 64, {}),
+    "pixelcnn": Case(
+        "PixelCNN++ 28x28x1, 40 filters, 2 blocks", pixelcnn, "pixelcnn.PixelCNN",
+        GREY, 16, {"width": 40, "depth": 2},
+    ),
+    "glow": Case(
+        "Glow 32x32x3, 3 x 8 steps, width 128", glow, "glow.Glow",
+        COLOUR, 16, {"depth": 8, "width": 128},
+    ),
+    "nrm_16": Case(
+        "NRM All-CNN-C 32x32x3, width 16", nrm.all_cnn_c, "nrm.AllCnnC", COLOUR, 64, {"width": 16}
+    ),
+    "nrm_96": Case(
+        "NRM All-CNN-C 32x32x3, width 96", nrm.all_cnn_c, "nrm.AllCnnC", COLOUR, 64, {"width": 96}
+    ),
 }  # fmt: skip
+"""The models of the table, at its sizes."""
+
+TINY: dict[str, tuple[tuple[int, int, int], int, Mapping[str, Any]]] = {
+    "realnvp": ((8, 8, 1), 8, {"width": 4, "depth": 1}),
+    "realnvp_cifar": ((8, 8, 3), 8, {"width": 4, "depth": 1}),
+    "vae": ((8, 8, 1), 8, {"width": 4, "latent": 4}),
+    "pixelcnn": ((8, 8, 1), 4, {"width": 4, "depth": 1, "levels": 2}),
+    "glow": ((8, 8, 3), 4, {"width": 4, "depth": 2, "levels": 2}),
+    "nrm_16": ((12, 12, 3), 8, {"width": 4}),
+    "nrm_96": ((12, 12, 3), 8, {"width": 8}),
+}
+"""Shapes, batch sizes and sizes of the same models for a test of the benchmark."""
+
+
+def tiny(name: str) -> Case:
+    """Return a model of the table at a size that a test affords."""
+    shape, batch_size, sizes = TINY[name]
+    title = f"{CASES[name].title.split()[0]} (tiny)"
+    return CASES[name]._replace(title=title, shape=shape, batch_size=batch_size, sizes=sizes)
 
 
 def training(case: Case, model: Any, variables: Any, seed: int) -> Run:
     """Prepare training steps by the library's loop, with Adam."""
-    data = jnp.asarray(case.images(seed))
-    loss, optimizer = train.neg_log_prob_loss(model), optax.adam(1e-3)
+    data: Any = jnp.asarray(case.images(seed))
+    if isinstance(model, nrm.NRM):
+        data = data, jnp.asarray(case.labels(seed), jnp.int32)
+        loss = nrm.loss(model, nrm.LossWeights(1, 0, 0, 0, 0))
+    else:
+        loss = train.neg_log_prob_loss(model)
+    optimizer = optax.adam(1e-3)
     state = jax.tree.map(jnp.copy, train.init_state(variables, optimizer, steps=10_000))
     steps = train.make_train_steps(loss, optimizer, case.batch_size, seed)
     done = 0
@@ -74,7 +120,13 @@ def training(case: Case, model: Any, variables: Any, seed: int) -> Run:
 
 
 def evaluation(case: Case, model: Any, variables: Any, seed: int) -> Run:
-    """Prepare log-likelihoods of a batch in evaluation mode."""
+    """Prepare log-likelihoods of a batch in evaluation mode; of an NRM, its logits."""
     x = jnp.asarray(case.images(seed)[: case.batch_size])
-    log_prob = jax.jit(lambda variables, x: model.log_prob(variables, x))
-    return lambda count: [jax.block_until_ready(log_prob(variables, x)) for _ in range(count)][-1]
+
+    @jax.jit
+    def evaluate(variables, x):
+        if isinstance(model, nrm.NRM):
+            return model.encode(variables, x)[0]
+        return model.log_prob(variables, x)
+
+    return lambda count: [jax.block_until_ready(evaluate(variables, x)) for _ in range(count)][-1]

@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,15 @@ class Peer(nn.Module):
     def load(self, variables: Tree) -> None:
         """Copy all parameters and running statistics from variables of jaxood's model."""
         raise NotImplementedError
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Compute what an evaluation computes of a batch, here log-likelihoods."""
+        return self.log_prob(x)
+
+    def loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of a training step, here minus the mean log-likelihood in nats."""
+        del labels
+        return -self.log_prob(x, self.noise(x)).mean()
 
 
 @torch.no_grad()
@@ -70,3 +80,13 @@ def squeeze(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     x = x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
     return x.reshape(n, 4 * c, h // 2, w // 2)
+
+
+def normal_log_prob(z: Tensor) -> Tensor:
+    """Compute the log-density of each image under the standard normal, ``(n,)`` nats."""
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum((1, 2, 3))
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """Scale levels 0 to 255 to [-1, 1]."""
+    return x / 127.5 - 1

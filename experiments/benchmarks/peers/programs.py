@@ -21,7 +21,7 @@ def build(case: Case, variables: Any, layout: str = "NCHW") -> Peer:
     """Build the peer of a model, with the model's weights."""
     module, name = case.peer.split(".")
     module = importlib.import_module(f"experiments.benchmarks.peers.{module}")
-    peer: Peer = getattr(module, name)(case.shape, **case.sizes)
+    peer: Any = getattr(module, name)(case.shape, **case.sizes)
     peer.load(variables)
     return peer.to(memory_format=FORMATS[layout])
 
@@ -34,7 +34,7 @@ def images_of(case: Case, seed: int, layout: str) -> Tensor:
 
 def training(case: Case, peer: Peer, seed: int, layout: str) -> Run:
     """Prepare training steps with Adam, each on images chosen at random."""
-    data = images_of(case, seed, layout)
+    data, labels = images_of(case, seed, layout), torch.from_numpy(case.labels(seed))
     optimizer = torch.optim.Adam(peer.parameters(), lr=1e-3, fused=True)
     generator = torch.Generator().manual_seed(seed)
 
@@ -43,7 +43,7 @@ def training(case: Case, peer: Peer, seed: int, layout: str) -> Run:
         for _ in range(count):
             chosen = torch.randperm(len(data), generator=generator)[: case.batch_size]
             x = data[chosen].contiguous(memory_format=FORMATS[layout])
-            loss = -peer.log_prob(x, peer.noise(x)).mean()
+            loss = peer.loss(x, labels[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -52,12 +52,12 @@ def training(case: Case, peer: Peer, seed: int, layout: str) -> Run:
 
 
 def evaluation(case: Case, peer: Peer, seed: int, layout: str) -> Run:
-    """Prepare log-likelihoods of a batch in evaluation mode."""
+    """Prepare log-likelihoods of a batch in evaluation mode; of an NRM, its logits."""
     x = images_of(case, seed, layout)[: case.batch_size]
 
     def run(count: int) -> Tensor:
         peer.eval()
         with torch.inference_mode():
-            return [peer.log_prob(x) for _ in range(count)][-1]
+            return [peer.evaluate(x) for _ in range(count)][-1]
 
     return run

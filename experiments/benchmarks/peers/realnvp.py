@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from experiments.benchmarks.peers.layers import Peer, Tree, copy, squeeze, tensor, unstack
+from experiments.benchmarks.peers.layers import (
+    Peer,
+    Tree,
+    copy,
+    normal_log_prob,
+    squeeze,
+    tensor,
+    unstack,
+)
 
 ALPHA = 0.05
 
@@ -118,10 +126,7 @@ class RealNVP(Peer):
         z, squeezed = _through(self.squeezed, squeeze(z))
         kept, factored_out = z.chunk(2, 1)
         kept, coarse = _through(self.coarse, kept)
-        log_prior = sum(
-            -0.5 * (part.square() + math.log(2 * math.pi)).sum((1, 2, 3))
-            for part in (kept, factored_out)
-        )
+        log_prior = normal_log_prob(kept) + normal_log_prob(factored_out)
         return log_prior + log_slope.sum((1, 2, 3)) + fine + squeezed + coarse
 
     def load(self, variables: Tree) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from scipy.stats import beta
 
 from jaxood import progress
 from jaxood.integrity import digest
@@ -280,6 +279,8 @@ def rate_interval(
     Raises:
         ValueError: if the null is too small for that rate.
     """
+    from scipy.stats import beta  # it takes as long to import as JAX
+
     check_rate(detector, false_positive_rate)
     n = len(detector.null)
     # A rate that is a multiple of 1 / (N + 1) must not be lost to rounding.

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
-from scipy.stats import rankdata
-from sklearn import metrics
+
+# SciPy and scikit-learn take as long to import as JAX: they are imported where they are used.
 
 
 class Detection(NamedTuple):
@@ -75,6 +74,8 @@ def auroc(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
     Raises:
         ValueError: if a score array is empty, not one-dimensional or holds NaN.
     """
+    from sklearn import metrics
+
     is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
     return float(metrics.roc_auc_score(is_ood, ranks))
 
@@ -137,6 +138,8 @@ def average_precision(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
     Raises:
         ValueError: if a score array is empty, not one-dimensional or holds NaN.
     """
+    from sklearn import metrics
+
     is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
     weights = np.where(is_ood, 1 / np.sum(is_ood), 1 / np.sum(~is_ood))
     return float(metrics.average_precision_score(is_ood, ranks, sample_weight=weights))
@@ -181,6 +184,8 @@ def roc_curve(
     Raises:
         ValueError: if a score array is empty, not one-dimensional or holds NaN.
     """
+    from sklearn import metrics
+
     is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
     # Dropping collinear points would move FPR at a TPR that falls inside a run of ties.
     false_rate, true_rate, _ = metrics.roc_curve(is_ood, ranks, drop_intermediate=False)
@@ -191,6 +196,8 @@ def _labels_and_ranks(
     scores_in: ArrayLike, scores_ood: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Join the classes; midranks stand in for scores, since scikit-learn refuses infinities."""
+    from scipy.stats import rankdata
+
     trusted = _scores(scores_in, "scores_in")
     ood = _scores(scores_ood, "scores_ood")
     is_ood = np.repeat([False, True], [trusted.size, ood.size])
@@ -218,6 +225,8 @@ def _score_interval(
     area: float, variance: float | None, n_in: int, n_ood: int, confidence: float
 ) -> tuple[float, float]:
     """The interval of an AUROC with DeLong's variance, which needs two images of each class."""
+    from scipy.special import ndtri
+
     z = float(ndtri((1 + confidence) / 2))
     spread = area * (1 - area)
     # The variance is that of 1 / share independent comparisons: at least as many as the smaller
@@ -255,6 +264,8 @@ def _end(area: float, z: float, variance: float, slope: float, side: int) -> flo
 
 def _delong_variance(scores_in: ArrayLike, scores_ood: ArrayLike) -> float:
     """Compute DeLong's variance of the AUROC from midranks; needs two images of each class."""
+    from scipy.stats import rankdata
+
     is_ood, ranks = _labels_and_ranks(scores_in, scores_ood)
     n_in, n_ood = int(np.sum(~is_ood)), int(np.sum(is_ood))
     # The share of the other class that an image beats: its rank among all less among its own.

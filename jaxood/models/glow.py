@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 from scipy import linalg
-from scipy.stats import special_ortho_group
 
 from jaxood.density import Init, LogProb, Sample, Spec, builder, check_shape, dequantize
 from jaxood.nn.convolution import Conv
@@ -111,6 +110,8 @@ def lu_rotations(count: int, channels: int, seed: int) -> Rotation:
         float32 ``(count, c)``; and float32 ``(count, c, c)`` with L below the diagonal, U above
         it, and log |diag U| on it.
     """
+    from scipy.stats import special_ortho_group  # it takes as long to import as JAX
+
     rotations = special_ortho_group.rvs(channels, size=count, random_state=seed)
     permutations, signs, packed = [], [], []
     for rotation in rotations.reshape(count, channels, channels):

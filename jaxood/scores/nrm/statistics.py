@@ -18,9 +18,6 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from sklearn.covariance import LedoitWolf
-from sklearn.preprocessing import StandardScaler
 
 Reduction = Literal["sum", "mean"]
 
@@ -201,6 +198,9 @@ def fit_normal(terms: np.ndarray) -> Normal:
     Args:
         terms: ``(N, k)``, of held-out trusted images.
     """
+    from sklearn.covariance import LedoitWolf  # scikit-learn takes half a second to import
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(terms)
     covariance = LedoitWolf().fit(scaler.transform(terms))
     fitted = (scaler.mean_, scaler.scale_, covariance.location_, covariance.get_precision())
@@ -217,6 +217,8 @@ def distance(normal: Normal, terms: np.ndarray) -> np.ndarray:
     Returns:
         float32 ``(n,)``.
     """
+    from scipy.spatial.distance import cdist
+
     mean, scale = (part.astype(terms.dtype) for part in (normal.mean, normal.scale))
     standard = (terms - mean) / scale
     found = cdist(standard, normal.location[None], "mahalanobis", VI=normal.precision)

@@ -15,7 +15,13 @@ setup(
             "jaxood.nn.native._native",
             sources=sorted(str(file) for file in SOURCE.glob("*.cc")),
             depends=sorted(str(file) for file in SOURCE.glob("*.h")),
-            extra_compile_args=["-std=gnu++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-g0"],
+            extra_compile_args=[
+                "-std=gnu++17",
+                "-O3",
+                "-ffp-contract=fast",
+                "-fvisibility=hidden",
+                "-g0",
+            ],
             optional=True,
         )
     ]

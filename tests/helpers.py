@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
+
+from jaxood.nn import native
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,6 +18,14 @@ ROOT = Path(__file__).parents[1]
 def command(*arguments: Any) -> list[str]:
     """The command line that runs a module with arguments."""
     return [sys.executable, "-m", *map(str, arguments)]
+
+
+def by_native_code(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    """Compile with native operations, or skip the test where there are none; or without them."""
+    if not wanted:
+        monkeypatch.setattr(native, "instructions", lambda: None)
+    elif native.instructions() is None:
+        pytest.skip("the native operations are not built")
 
 
 def perturb(variables: Any, scale: float = 0.1, seed: int = 0) -> Any:

@@ -76,14 +76,14 @@ MUTATIONS = [
     Mutation(
         "residual blocks are always in evaluation mode",
         "nn/layers.py",
-        "BatchNorm(use_running_average=not train)(h)",
-        "BatchNorm(use_running_average=True)(h)",
+        "BatchNorm(use_running_average=not train, relu=True)(h)",
+        "BatchNorm(use_running_average=True, relu=True)(h)",
         "models/test_realnvp.py -k mode",
     ),
     Mutation(
         "ReLU before BatchNorm",
         "nn/layers.py",
-        "h = nn.relu(BatchNorm(use_running_average=not train)(h))",
+        "h = BatchNorm(use_running_average=not train, relu=True)(h)",
         "h = BatchNorm(use_running_average=not train)(nn.relu(h))",
         "nn/test_layers.py -k residual",
     ),
@@ -290,7 +290,7 @@ MUTATIONS = [
         "scores/batch_norm.py",
         "groups = -(-n // size)",
         "groups, companions = -(-n // size), rng.permutation(m)",
-        "nn/test_batch_norm.py scores/test_scores.py -k companions or paired",
+        "scores/test_batch_norm.py scores/test_scores.py -k companions or paired",
     ),
     Mutation(
         "the images judged are their own mates",

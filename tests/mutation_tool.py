@@ -31,7 +31,7 @@ MODULES = {
     "data/image_files": "data/test_files.py data/test_damage.py data/test_open.py",
     "data/array_files": "data/test_files.py data/test_damage.py data/test_data.py",
     "parallel/batches": "scores/test_scores.py",
-    "scores/batch_norm": "nn/test_batch_norm.py scores/test_scores.py",
+    "scores/batch_norm": "scores/test_batch_norm.py scores/test_scores.py",
     "scores/plain": "scores/test_contract.py -k plain.or.damaged.or.written.or.types",
     "scores/score": "scores/test_contract.py",
     "scores/statistics": "scores/test_scores.py scores/test_nrm.py models/test_ensemble.py",

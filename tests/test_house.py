@@ -155,13 +155,13 @@ def test_every_package_and_its_data_are_in_the_wheel():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     patterns, data = settings["packages"]["find"]["include"], settings["package-data"]
     for path in (ROOT / "jaxood").rglob("*"):
-        if path.is_dir() or "__pycache__" in path.parts:
+        if path.is_dir() or "__pycache__" in path.parts or path.suffix == ".so":
             continue
         package = ".".join(path.parent.relative_to(ROOT).parts)
         if path.suffix == ".py":
             assert (path.parent / "__init__.py").is_file(), path
             assert any(fnmatch(package, pattern) for pattern in patterns), path
-        else:
+        elif path.suffix not in (".cc", ".h"):  # sources are compiled, see MANIFEST.in
             owner = max((name for name in data if within(package, name)), key=len)
             inside = path.relative_to(ROOT.joinpath(*owner.split("."))).as_posix()
             assert any(fnmatch(inside, pattern) for pattern in data[owner]), path

@@ -18,8 +18,8 @@ from jaxood.density import (
     draw,
     image_keys,
 )
+from jaxood.nn.batch_norm import BatchNorm
 from jaxood.nn.convolution import Conv, ConvTranspose
-from jaxood.nn.layers import BatchNorm
 from jaxood.nn.likelihoods import LEVELS, categorical_log_prob, categorical_sample, to_unit
 
 MIN_SCALE = 1e-3
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
             (8 * self.width, (h // 4, w // 4), 1, 0),
         ):
             x = self.conv(features, kernel, stride, padding, use_bias=False)(x)
-            x = nn.relu(BatchNorm(use_running_average=not train)(x))
+            x = BatchNorm(use_running_average=not train, relu=True)(x)
         mean, scale = jnp.split(nn.Dense(2 * self.latent)(x.reshape(len(x), -1)), 2, axis=-1)
         return mean, MIN_SCALE + nn.softplus(scale)
 
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
             conv = self.conv_transpose(
                 features, kernel, stride, padding, output_padding=stride - 1, use_bias=False
             )
-            x = nn.relu(BatchNorm(use_running_average=not train)(conv(x)))
+            x = BatchNorm(use_running_average=not train, relu=True)(conv(x))
         x = nn.relu(self.conv_transpose(8 * self.width, (5, 5), padding=2)(x))
         x = self.conv_transpose(LEVELS * c, (1, 1))(x)
         return x.reshape(len(z), h, w, c, LEVELS)

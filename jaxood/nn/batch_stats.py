@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxood.density import Array, HasLogProb, Variables
-from jaxood.nn.layers import BATCH_NORM_MOMENTUM
+from jaxood.nn.batch_norm import BATCH_NORM_MOMENTUM
 
 Result = TypeVar("Result")
 

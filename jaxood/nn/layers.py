@@ -1,6 +1,5 @@
 """Layers that several models share."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,23 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxood.nn.batch_norm import BatchNorm
 from jaxood.nn.convolution import Conv
-
-BATCH_NORM_MOMENTUM = 0.9
-"""The weight of the OLD value in a running average (Flax's convention)."""
-
-BATCH_NORM_EPSILON = 1e-5
-"""The number that is added to a variance."""
-
-BatchNorm = functools.partial(
-    nn.BatchNorm,
-    momentum=BATCH_NORM_MOMENTUM,
-    epsilon=BATCH_NORM_EPSILON,
-    # E[x^2] - E[x]^2 cancels badly, and the BatchNorm test measures small differences.
-    use_fast_variance=False,
-)
-"""`flax.linen.BatchNorm` with this momentum and epsilon, and variances that do not cancel."""
-
 
 Either = TypeVar("Either", jax.Array, np.ndarray)
 
@@ -46,7 +30,7 @@ class ResidualBlock(nn.Module):
         """Map ``(n, h, w, width)`` to the same shape; ``train`` is the BatchNorm mode."""
         h = x
         for _ in range(2):
-            h = nn.relu(BatchNorm(use_running_average=not train)(h))
+            h = BatchNorm(use_running_average=not train, relu=True)(h)
             h = self.conv(self.width, (3, 3), use_bias=False)(h)
         return x + h
 
@@ -80,7 +64,7 @@ class ResNet(nn.Module):
             unroll=self.unroll,
         )
         x, _ = stack(ResidualBlock(self.width, self.conv, name="blocks"), x, None)
-        x = nn.relu(BatchNorm(use_running_average=not train)(x))
+        x = BatchNorm(use_running_average=not train, relu=True)(x)
         return self.conv(self.out_channels, (1, 1), kernel_init=nn.initializers.zeros)(x)
 
 

@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax._src.sharding_impls import SPMDAxisContext
 
 from jaxood.density import Array
 from jaxood.nn import native
@@ -194,14 +192,15 @@ def _bilinear(name, shape, by_xla_conv, cpu, free, transposes):
         return jax.vmap(f)(xs)
 
     def in_native_code(a, b, *, geometry):
-        result = (a.shape[0], *shape(a, b, geometry))
-        return native.lower(name, a, b, result, geometry.strides, geometry.padding)
+        result = jax.ShapeDtypeStruct((len(a), *shape(a, b, geometry)), a.dtype)
+        numbers = (*geometry.strides, *(low for low, _ in geometry.padding))
+        return native.call(name, result, a, b, attribute=numbers)
 
     by_xla = lower(cpu, lax.map)
     by_us = mlir.lower_fun(in_native_code, multiple_results=False)
 
     def lower_on_cpu(ctx, a, b, *, geometry):
-        suits = _suits_native_code(ctx)
+        suits = native.suits(ctx)
         return (by_us if suits else by_xla)(ctx, a, b, geometry=geometry)
 
     mlir.register_lowering(primitive, lower(by_xla_conv, vmap))
@@ -230,21 +229,6 @@ def _bilinear(name, shape, by_xla_conv, cpu, free, transposes):
 
     batching.primitive_batchers[primitive] = batch
     return primitive
-
-
-def _suits_native_code(ctx):
-    """Tell whether a call is one that `jaxood.nn.native` takes.
-
-    A program that XLA divides among devices keeps XLA's convolutions, which it can divide.
-    """
-    a, b = ctx.avals_in
-    context = ctx.module_context.axis_context
-    one_device = getattr(context, "num_devices", None) == 1 or (
-        isinstance(context, SPMDAxisContext) and len(context.manual_axes) == len(context.mesh.shape)
-    )
-    known = a.dtype in (np.float32, np.float64) and a.dtype == b.dtype
-    whole = a.size and b.size and all(ctx.avals_out[0].shape)
-    return one_device and known and whole and native.instructions() is not None
 
 
 _convolve = _bilinear(

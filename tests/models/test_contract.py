@@ -18,8 +18,8 @@ from jaxood.models.mates_only import mates_only
 from jaxood.models.pixelcnn import pixelcnn
 from jaxood.models.realnvp import realnvp
 from jaxood.models.vae import vae
+from jaxood.nn.batch_norm import BATCH_NORM_MOMENTUM
 from jaxood.nn.batch_stats import move
-from jaxood.nn.layers import BATCH_NORM_MOMENTUM
 from tests.helpers import perturb
 
 SHAPE = (4, 4, 1)

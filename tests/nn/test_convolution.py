@@ -9,6 +9,9 @@ import pytest
 from jax import lax
 
 from jaxood.nn.convolution import Conv, ConvTranspose, conv_general_dilated, conv_transpose
+from tests.helpers import by_native_code
+
+BOTH = pytest.mark.parametrize("native", [False, True], ids=["xla", "native"])
 
 plain = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -53,7 +56,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_derivatives_are_those_of_jax(name, float64):
+@BOTH
+def test_values_and_derivatives_are_those_of_jax(name, native, float64, monkeypatch):
+    by_native_code(monkeypatch, native)
     image, kernel, strides, padding = CASES[name]
     options = {"window_strides": strides, "padding": padding}
     x, k, dx, dk = arrays(image, kernel, image, kernel)
@@ -70,7 +75,9 @@ def test_values_and_derivatives_are_those_of_jax(name, float64):
     assert_close(derivatives(conv_general_dilated, x, k), derivatives(plain, x, k))
 
 
-def test_single_precision():
+@BOTH
+def test_single_precision(native, monkeypatch):
+    by_native_code(monkeypatch, native)
     x, k = arrays((2, 6, 8, 2), (5, 5, 2, 3), dtype=np.float32)
     gradients = [
         jax.jit(jax.grad(functools.partial(cubic, conv, STRIDED), (0, 1)))(x, k)
@@ -81,8 +88,10 @@ def test_single_precision():
 
 @pytest.mark.parametrize("options", [SAME, STRIDED], ids=["same", "strided"])
 @pytest.mark.parametrize("axes", [[(0, 0)], [(1, None)], [(None, 2)], [(0, 4), (3, None)]], ids=str)
-def test_batching(axes, options, float64):
+@BOTH
+def test_batching(axes, options, native, float64, monkeypatch):
     """Over both arguments, over one, and nested; inside and outside of differentiation."""
+    by_native_code(monkeypatch, native)
     x, k = arrays((2, 5, 6, 2), (5, 3, 2, 3))
     for a, b in axes[::-1]:
         x = x if a is None else np.stack([x, x[::-1] - 1, 2 * x], a)
@@ -104,7 +113,9 @@ def test_batching(axes, options, float64):
     assert_close(derivatives(conv_general_dilated, x, k), derivatives(plain, x, k))
 
 
-def test_jacobian_in_forward_mode(float64):
+@BOTH
+def test_jacobian_in_forward_mode(native, float64, monkeypatch):
+    by_native_code(monkeypatch, native)
     x, k = arrays((1, 4, 3, 2), (3, 3, 2, 2))
     jacobians = [
         jax.jit(jax.jacfwd(lambda x, conv=conv: jnp.tanh(conv(x, k, **SAME))))(x)
@@ -113,7 +124,8 @@ def test_jacobian_in_forward_mode(float64):
     assert_close(*jacobians)
 
 
-def test_an_ensemble_runs_without_grouped_convolutions():
+def test_an_ensemble_runs_without_grouped_convolutions(monkeypatch):
+    by_native_code(monkeypatch, False)
     x, k = arrays((5, 2, 6, 6, 2), (5, 3, 3, 2, 3), dtype=np.float32)
 
     def text(conv):
@@ -126,8 +138,10 @@ def test_an_ensemble_runs_without_grouped_convolutions():
     assert "group_count = 5" not in ours
 
 
-def test_inside_loops(float64):
+@BOTH
+def test_inside_loops(native, float64, monkeypatch):
     """Gradients through a scan, and training inside of a while loop."""
+    by_native_code(monkeypatch, native)
     x, kernels = arrays((3, 6, 4, 2), (4, 3, 3, 2, 2))
 
     def loss(conv, kernels):
@@ -192,7 +206,9 @@ TRANSPOSED = {
 
 
 @pytest.mark.parametrize("name", TRANSPOSED)
-def test_transposed_convolution_is_the_adjoint(name, float64):
+@BOTH
+def test_transposed_convolution_is_the_adjoint(name, native, float64, monkeypatch):
+    by_native_code(monkeypatch, native)
     size, kernel, strides, padding, output_padding, result = TRANSPOSED[name]
     y, x, k = arrays((2, *size, 3), (2, *result, 4), (*kernel, 4, 3))
     image = conv_transpose(y, k, strides, padding, output_padding)

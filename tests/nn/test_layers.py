@@ -18,51 +18,6 @@ def arrays(*shapes, dtype: Any = np.float32, seed=0):
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
 
 
-def batch_norm(x, mean=0.0, var=1.0):
-    c = x.shape[-1]
-    variables = {
-        "params": {"scale": np.ones(c, np.float32), "bias": np.zeros(c, np.float32)},
-        "batch_stats": {
-            "mean": np.full(c, mean, np.float32),
-            "var": np.full(c, var, np.float32),
-        },
-    }
-    norm: Any = layers.BatchNorm(use_running_average=False)
-    y, updates = norm.apply(variables, x, mutable=["batch_stats"])
-    return y, updates["batch_stats"]
-
-
-def test_batch_norm_takes_moments_over_batch_and_space():
-    (x,) = arrays((2, 1, 2, 3), dtype=np.float32)  # 4 values a channel: 4 or 3 below the line?
-    y, running = batch_norm(x, mean=5, var=7)
-    mean, var = x.mean((0, 1, 2), np.float64), x.var((0, 1, 2), np.float64, ddof=0)
-    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)
-    np.testing.assert_allclose(running["mean"], 0.9 * 5 + 0.1 * mean, rtol=1e-6)
-    np.testing.assert_allclose(running["var"], 0.9 * 7 + 0.1 * var, rtol=1e-6)
-    assert layers.BATCH_NORM_MOMENTUM == 0.9
-
-
-def test_batch_norm_keeps_its_precision_far_from_zero():
-    (noise,) = arrays((16, 8, 8, 1))
-    x = np.float32(100) + np.float32(0.01) * noise
-    y, running = batch_norm(x)
-    exact = (x - x.mean(dtype=np.float64)) / np.sqrt(x.var(dtype=np.float64) + 1e-5)
-    # The mean of 100 is good to 1e-6 of itself, a hundredth of the standard deviation.
-    np.testing.assert_allclose(y, exact, rtol=0, atol=0.02)
-    np.testing.assert_allclose((running["var"] - 0.9) / 0.1, x.var(dtype=np.float64), atol=2e-6)
-
-
-def test_batch_norm_in_evaluation_mode_takes_the_running_statistics():
-    (x,) = arrays((2, 2, 2, 1))
-    variables = {
-        "params": {"scale": np.array([3.0]), "bias": np.array([0.5])},
-        "batch_stats": {"mean": np.array([2.0]), "var": np.array([4.0])},
-    }
-    norm: Any = layers.BatchNorm(use_running_average=True)
-    y = norm.apply(variables, x)
-    np.testing.assert_allclose(y, 3 * (x - 2) / np.sqrt(4 + 1e-5) + 0.5, rtol=1e-5, atol=1e-5)
-
-
 sizes = st.integers(1, 4)
 
 

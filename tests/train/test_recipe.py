@@ -13,7 +13,7 @@ import pytest
 
 from jaxood import data, integrity, nrm, parallel, train
 from jaxood.density import DensityModel, builder, dequantize
-from jaxood.nn import layers
+from jaxood.nn import batch_norm
 from jaxood.train import Recipe, loop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 9, 9, 1), dtype=np.uint8)
@@ -30,7 +30,7 @@ class Net(nn.Module):
     def __call__(self, x, train):
         for _ in range(self.depth):
             x = nn.Dense(self.width)(x)
-            x = layers.BatchNorm(use_running_average=not train)(x)
+            x = batch_norm.BatchNorm(use_running_average=not train)(x)
         return nn.Dense(1)(x)
 
 

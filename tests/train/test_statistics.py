@@ -9,12 +9,12 @@ import pytest
 
 from jaxood import train
 from jaxood.density import DensityModel, bits_per_dim
-from jaxood.nn import layers
+from jaxood.nn import batch_norm
 
 
 def one_batch_norm(centre, width):
     """A model that is one BatchNorm of the pixels, moved to ``centre`` and ``width``."""
-    norm = layers.BatchNorm(use_running_average=False, use_scale=False, use_bias=False)
+    norm = batch_norm.BatchNorm(use_running_average=False, use_scale=False, use_bias=False)
 
     def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
         assert train

@@ -17,7 +17,7 @@ import pytest
 
 from jaxood import progress, train
 from jaxood.density import DensityModel, dequantize
-from jaxood.nn import layers
+from jaxood.nn import batch_norm
 from jaxood.train import checkpoint
 from tests.helpers import ROOT, command, initial
 
@@ -28,7 +28,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         x = nn.Dense(4)(x)
-        x = layers.BatchNorm(use_running_average=not train)(x)
+        x = batch_norm.BatchNorm(use_running_average=not train)(x)
         return nn.Dense(1)(x)
 
 

@@ -17,7 +17,7 @@ from jaxood.density import DensityModel, Variables
 from jaxood.models.mates_only import mates_only
 from jaxood.models.pixelcnn.network import pixelcnn
 from jaxood.nn.jacobian import own_log_det
-from jaxood.nn.layers import BatchNorm
+from jaxood.nn.batch_norm import BatchNorm
 
 LEVELS, PIXELS = 4, 3
 """Levels and pixels of the autoregressive model's images, 64 in all; those of the VAE have two
@@ -109,10 +109,10 @@ class Autoregressive(nn.Module):
         """Map integers ``(n, PIXELS)`` to logits ``(n, PIXELS, LEVELS)``."""
         past = nn.one_hot(x, LEVELS)
         past = [jnp.pad(past, ((0, 0), (k, 0), (0, 0)))[:, :PIXELS] for k in range(1, PIXELS)]
-        axis: Any = -1 if self.over_space else (-2, -1)
         h = nn.Dense(8)(jnp.concatenate(past, axis=-1))
-        h = BatchNorm(use_running_average=not train, use_scale=False, use_bias=False, axis=axis)(h)
-        return nn.Dense(LEVELS)(nn.tanh(nn.Dense(8)(h)))
+        features = h if self.over_space else h.reshape(len(h), -1)
+        norm = BatchNorm(use_running_average=not train, use_scale=False, use_bias=False)
+        return nn.Dense(LEVELS)(nn.tanh(nn.Dense(8)(norm(features).reshape(h.shape))))
 
 
 def autoregressive(*, over_space: bool) -> DensityModel:

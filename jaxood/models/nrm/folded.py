@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxood.density import Variables
 from jaxood.models.nrm.network import Latents
-from jaxood.nn.layers import BATCH_NORM_EPSILON
+from jaxood.nn.batch_norm import BATCH_NORM_EPSILON
 
 
 class Dense(NamedTuple):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxood.models.nrm.max_pool import pick, winners
+from jaxood.nn.batch_norm import BatchNorm
 from jaxood.nn.convolution import Conv
-from jaxood.nn.layers import BatchNorm
 
 
 class Latents(NamedTuple):

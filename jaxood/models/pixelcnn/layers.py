@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxood.nn.batch_norm import BatchNorm
 from jaxood.nn.convolution import Conv, ConvTranspose
-from jaxood.nn.layers import BatchNorm
 
 
 class Settings(NamedTuple):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxood.density import Variables
-from jaxood.nn.layers import BATCH_NORM_EPSILON
+from jaxood.nn.batch_norm import BATCH_NORM_EPSILON
 from jaxood.nn.likelihoods import logistic_mixture_sample, to_unit
 
 WEIGHT_NORM_EPSILON = 1e-12

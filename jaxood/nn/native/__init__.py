@@ -15,13 +15,24 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax._src.sharding_impls import SPMDAxisContext
+from jax.interpreters import mlir
 
-OPERATIONS = ("convolve", "input_gradient", "kernel_gradient")
-"""The operations, each of two arrays with a leading axis of ensemble members."""
+OPERATIONS = (
+    "convolve",
+    "input_gradient",
+    "kernel_gradient",
+    "batch_norm",
+    "batch_norm_tangent",
+    "batch_norm_cotangent",
+)
+"""The operations. Their arrays have a leading axis of ensemble members."""
 
 
 @functools.cache
@@ -35,30 +46,35 @@ def instructions() -> str | None:
     return None if library is None else library.jaxood_instructions().decode()
 
 
-def lower(
-    operation: str,
-    a: jax.Array,
-    b: jax.Array,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-) -> jax.Array:
-    """Call an operation, inside a compiled program for one CPU device.
+def suits(context: mlir.LoweringRuleContext) -> bool:
+    """Tell whether native code takes the call that is being lowered.
+
+    It takes arrays that are not empty, all float32 or all float64. A program that XLA divides among
+    devices keeps XLA's own operations, which XLA can divide.
+    """
+    axes = context.module_context.axis_context
+    one_device = getattr(axes, "num_devices", None) == 1 or (
+        isinstance(axes, SPMDAxisContext) and len(axes.manual_axes) == len(axes.mesh.shape)
+    )
+    arrays: Any = [*context.avals_in, *context.avals_out]
+    dtypes = {array.dtype.name for array in arrays}
+    known = len(dtypes) == 1 and dtypes <= {"float32", "float64"}
+    return one_device and known and all(a.size for a in arrays) and instructions() is not None
+
+
+def call(operation: str, result: Any, *args: jax.Array, attribute: Sequence[float]) -> Any:
+    """Call an operation inside a compiled program that it suits.
 
     Args:
         operation: one of `OPERATIONS`.
-        a: its first array, of five dimensions, float32 or float64.
-        b: its second, of the same dtype.
-        shape: shape of the result.
-        strides: strides of the convolution.
-        padding: its padding.
+        result: the shape and dtype of its result, or a list of them.
+        *args: its arrays.
+        attribute: its numbers, all ints or all floats.
 
     Returns:
-        An array of this shape and of the dtype of ``a``.
+        One array, or a list of them.
     """
-    result = jax.ShapeDtypeStruct(shape, a.dtype)
-    geometry = np.array([*strides, *(low for low, _ in padding)], np.int64)
-    return jax.ffi.ffi_call(f"jaxood_{operation}", result)(a, b, geometry=geometry)
+    return jax.ffi.ffi_call(f"jaxood_{operation}", result)(*args, attribute=np.array(attribute))
 
 
 @functools.cache

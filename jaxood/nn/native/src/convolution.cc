@@ -9,35 +9,11 @@
 #include <memory>
 #include <vector>
 
+#include "dispatch.h"
 #include "parallel.h"
-#include "tables.h"
 
 namespace jaxood {
 namespace {
-
-const Kernels& Chosen() {
-#if defined(__x86_64__)
-  static const Kernels& chosen = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
-                                     ? kAvx512
-                                 : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-                                     ? kAvx2
-                                     : kBase;
-  return chosen;
-#else
-  return kBase;
-#endif
-}
-
-template <typename T>
-const Table<T>& Functions();
-template <>
-const Table<float>& Functions<float>() {
-  return Chosen().f32;
-}
-template <>
-const Table<double>& Functions<double>() {
-  return Chosen().f64;
-}
 
 int64_t CeilDiv(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 
@@ -313,80 +289,35 @@ void KernelGradient(const Pool& pool, const Sizes& given, const T* x, const T* d
   }
 }
 
-enum class Operation { kConvolve, kInputGradient, kKernelGradient };
-
-template <typename T>
-void Run(Operation operation, const Pool& pool, const Sizes& sizes, const void* a, const void* b,
-         void* result) {
-  const T *first = static_cast<const T*>(a), *second = static_cast<const T*>(b);
-  T* out = static_cast<T*>(result);
-  switch (operation) {
-    case Operation::kConvolve:
-      return Convolve(pool, sizes, first, second, out);
-    case Operation::kInputGradient:
-      return InputGradient(pool, sizes, first, second, out);
-    case Operation::kKernelGradient:
-      return KernelGradient(pool, sizes, first, second, out);
-  }
+// The sizes follow from the arrays x, k and y, each an argument or the result.
+Sizes SizesOf(const Call& call, const int64_t* x, const int64_t* k, const int64_t* y) {
+  const int64_t* g = call.attribute<int64_t>();
+  return {x[0], x[1], x[2], x[3], x[4], k[1], k[2], k[4], y[2], y[3], g[0], g[1], g[2], g[3]};
 }
 
-xla_ffi::Error* Handle(Operation operation, xla_ffi::CallFrame* frame) {
-  if (auto* extension = frame->extension_start; extension && extension->type == xla_ffi::kMetadata) {
-    auto* metadata = reinterpret_cast<xla_ffi::MetadataExtension*>(extension)->metadata;
-    metadata->version.major_version = xla_ffi::kMajor;
-    metadata->version.minor_version = xla_ffi::kMinor;
-    return nullptr;
-  }
-  const auto refuse = [&](const char* message) {
-    return xla_ffi::InvalidArgument(frame->api, message);
-  };
-  if (frame->arguments.size != 2 || frame->results.size != 1 || frame->attributes.size != 1)
-    return refuse("a native convolution takes two arrays and a geometry, and gives one array");
-  const xla_ffi::Buffer *a = frame->arguments.buffers[0], *b = frame->arguments.buffers[1];
-  const xla_ffi::Buffer* result = frame->results.buffers[0];
-  const xla_ffi::Array* geometry = frame->attributes.arrays[0];
-  if (a->rank != 5 || b->rank != 5 || result->rank != 5 || geometry->size != 4)
-    return refuse("a native convolution takes arrays of five dimensions and a geometry of four");
-  if (a->dtype != b->dtype || a->dtype != result->dtype)
-    return refuse("the arrays of a native convolution have different types");
-  const bool gradient = operation == Operation::kInputGradient;
-  const int64_t* x = gradient ? result->dims : a->dims;
-  const int64_t* k = operation == Operation::kKernelGradient ? result->dims : b->dims;
-  const int64_t* y = gradient                                   ? a->dims
-                     : operation == Operation::kKernelGradient ? b->dims
-                                                                : result->dims;
-  const int64_t* g = static_cast<const int64_t*>(geometry->data);
-  const Sizes sizes = {x[0], x[1], x[2], x[3], x[4], k[1], k[2], k[4], y[2], y[3],
-                       g[0], g[1], g[2], g[3]};
-  const Pool pool(frame);
-  if (a->dtype == xla_ffi::kF32)
-    Run<float>(operation, pool, sizes, a->data, b->data, result->data);
-  else if (a->dtype == xla_ffi::kF64)
-    Run<double>(operation, pool, sizes, a->data, b->data, result->data);
-  else
-    return refuse("a native convolution takes float32 or float64");
-  return nullptr;
+template <typename T>
+void CallConvolve(const Call& call) {
+  const Sizes sizes = SizesOf(call, call.dims(0), call.dims(1), call.result_dims(0));
+  Convolve(call.pool, sizes, call.in<T>(0), call.in<T>(1), call.out<T>(0));
+}
+
+template <typename T>
+void CallInputGradient(const Call& call) {
+  const Sizes sizes = SizesOf(call, call.result_dims(0), call.dims(1), call.dims(0));
+  InputGradient(call.pool, sizes, call.in<T>(0), call.in<T>(1), call.out<T>(0));
+}
+
+template <typename T>
+void CallKernelGradient(const Call& call) {
+  const Sizes sizes = SizesOf(call, call.dims(0), call.result_dims(0), call.dims(1));
+  KernelGradient(call.pool, sizes, call.in<T>(0), call.in<T>(1), call.out<T>(0));
 }
 
 }  // namespace
 }  // namespace jaxood
 
-#pragma GCC visibility push(default)
-extern "C" {
-
-xla_ffi::Error* jaxood_convolve(xla_ffi::CallFrame* frame) {
-  return jaxood::Handle(jaxood::Operation::kConvolve, frame);
-}
-
-xla_ffi::Error* jaxood_input_gradient(xla_ffi::CallFrame* frame) {
-  return jaxood::Handle(jaxood::Operation::kInputGradient, frame);
-}
-
-xla_ffi::Error* jaxood_kernel_gradient(xla_ffi::CallFrame* frame) {
-  return jaxood::Handle(jaxood::Operation::kKernelGradient, frame);
-}
-
-// The instructions in use: "AVX-512", "AVX2", "NEON" or "portable vectors".
-const char* jaxood_instructions() { return jaxood::Chosen().name; }
-}
-#pragma GCC visibility pop
+JAXOOD_HANDLER(jaxood_convolve, 2, 1, 4, jaxood::CallConvolve<float>, jaxood::CallConvolve<double>)
+JAXOOD_HANDLER(jaxood_input_gradient, 2, 1, 4, jaxood::CallInputGradient<float>,
+               jaxood::CallInputGradient<double>)
+JAXOOD_HANDLER(jaxood_kernel_gradient, 2, 1, 4, jaxood::CallKernelGradient<float>,
+               jaxood::CallKernelGradient<double>)

@@ -176,7 +176,4 @@ void KernelGradient(const Region<T>& r, int64_t part, int64_t parts) {
   }
 }
 
-template <typename T>
-constexpr Table<T> kTable = {Vector<T>::kLanes, Convolve<T>, KernelGradient<T>};
-
 }  // namespace

@@ -8,6 +8,7 @@
 #define LANES_BYTES 32
 #define REGISTERS 16
 #include "kernels.h"
+#include "norm.h"
 
 const Kernels kAvx2 = {"AVX2", kTable<float>, kTable<double>};
 #if defined(__clang__)

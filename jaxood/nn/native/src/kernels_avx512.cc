@@ -8,6 +8,7 @@
 #define LANES_BYTES 64
 #define REGISTERS 32
 #include "kernels.h"
+#include "norm.h"
 
 const Kernels kAvx512 = {"AVX-512", kTable<float>, kTable<double>};
 #if defined(__clang__)

@@ -6,6 +6,7 @@
 #define REGISTERS 16
 #endif
 #include "kernels.h"
+#include "norm.h"
 
 #if defined(__aarch64__)
 const Kernels kBase = {"NEON", kTable<float>, kTable<double>};

@@ -30,11 +30,25 @@ constexpr int64_t BlockVectors(int64_t left) {
   return left == 4 ? 2 : left > 3 ? 3 : left;
 }
 
+// What BatchNorm does to each column, see norm.h.
+template <typename T>
+struct Norm {
+  const T *mean, *inv, *scale, *bias;
+};
+
+enum Mask { kMaskNothing, kMaskInput, kMaskOutput };
+
 template <typename T>
 struct Table {
   int64_t lanes;
   void (*convolve)(const Region<T>&);
   void (*kernel_gradient)(const Region<T>&, int64_t part, int64_t parts);
+  void (*moments)(const T* x, int64_t rows, int64_t width, T* mean, T* squares);
+  void (*apply)(const Norm<T>&, bool relu, const T* x, int64_t rows, int64_t width, T* y);
+  void (*sums)(const Norm<T>&, bool mask, const T* x, const T* t, int64_t rows, int64_t width,
+               T* sum, T* product);
+  void (*combine)(const Norm<T>&, int mask, const T* x, const T* t, int64_t rows, int64_t width,
+                  const T* mul, const T* a, const T* b, T* out);
 };
 
 struct Kernels {

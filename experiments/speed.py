@@ -1,7 +1,7 @@
-"""The speed of a RealNVP training step, against the same step computed in another way."""
+"""The speed of jaxood: ratios of its times to those of PyTorch, or of another way in JAX."""
 
 from experiments import lab
-from experiments.benchmarks import training
+from experiments.benchmarks import speed
 
 if __name__ == "__main__":
-    lab.main(training.main, training.Config, training.__doc__)
+    lab.main(speed.main, speed.Config, speed.__doc__)

@@ -1,90 +1,55 @@
-"""The speed of PixelCNN++'s cached sampling, against a whole forward pass for each pixel.
+"""PixelCNN++'s cached sampling, against a whole forward pass for each pixel."""
 
-Both draw the same images with the same noise. In single precision, rounding errors may carry a
-pixel to the next level, and what follows it in that image; in double precision they do not.
-"""
-
-import dataclasses
-import functools
-import statistics
-import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from experiments import lab
-from jaxood.models.pixelcnn.layers import Settings
-from jaxood.models.pixelcnn.network import PixelCNN
-from jaxood.models.pixelcnn.sampling import sample_incremental, sample_naive
-from jaxood.nn.likelihoods import logistic_mixture_size
+from experiments.benchmarks import peers, report, steps
+from experiments.benchmarks.cases import Case
+from experiments.benchmarks.report import OURS
+from experiments.benchmarks.timing import Amount, Run, in_turn
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(lab.Flags):
-    """Flags of the benchmark."""
+def sampling(case: Case, seed: int, amount: Amount) -> list[report.Line]:
+    """Print the time of one batch of samples.
 
-    size: int = 28
-    """Height and width of the images."""
-    image_channels: int = 1
-    """Channels of the images."""
-    width: int = 32
-    """Channels of the network."""
-    depth: int = 2
-    """Residual blocks a stage."""
-    levels: int = 3
-    """Resolutions."""
-    n: int = 16
-    """Images that are drawn together."""
-    repeats: int = 3
-    """Timed runs with cached activations; the other is timed once."""
-    double: bool = False
-    """Compute in double precision."""
+    Of the peers only one pass is timed, and multiplied by the number of pixels: they would take
+    minutes. What draws a pixel from the parameters is not part of it.
+    """
+    model, variables = steps.initial(case, seed)
+    x = jnp.asarray(case.images(seed)[: case.batch_size])
+    key, pixels = jax.random.key(seed), case.shape[0] * case.shape[1]
+    whole_pass = jax.jit(lambda variables, x: model.log_prob(variables, x))
+
+    def ours(count: int) -> None:
+        for _ in range(count):
+            jax.block_until_ready(model.sample(variables, key, len(x)))
+
+    def whole(count: int) -> None:
+        for _ in range(count):
+            jax.block_until_ready(whole_pass(variables, x))
+
+    programs: dict[str, Run] = {OURS: ours, "whole passes in JAX": whole}
+    others = {"whole passes in JAX": ["whole passes in JAX"]}
+    if peers.installed():
+        found = _peer(case, variables, seed)
+        programs |= found
+        others["whole passes in PyTorch"] = list(found)
+    times = in_turn(programs, amount)
+    times = times.multiplied({name: pixels for name in programs if name != OURS})
+    title = f"{case.title}: {len(x)} samples"
+    lines = report.compare(title, times, others)
+    return lines if peers.installed() else lines + report.alone(title, times, peers.ABSENT)
 
 
-def main(config: Config):
-    """Print times, their ratio, and how many of the images are the same."""
-    lab.start(config)
-    jax.config.update("jax_enable_x64", config.double)
-    dtype = jnp.float64 if config.double else jnp.float32
-    shape = (config.size, config.size, config.image_channels)
-    network = PixelCNN(
-        logistic_mixture_size(config.image_channels, 10),
-        config.depth,
-        config.levels,
-        Settings(config.width, "batch", 0.0),
-    )
-    key = jax.random.key(config.seed)
-    variables = jax.jit(network.init)(key, jnp.zeros((1, *shape)))
-    variables = jax.tree.map(lambda a: a.astype(dtype), variables)
+def _peer(case: Case, variables: Any, seed: int) -> dict[str, Run]:
+    from experiments.benchmarks.peers import programs
 
-    methods = {
-        "cached activations": (sample_incremental, config.repeats),
-        "whole passes": (sample_naive, 1),
+    on = programs.device(jax.default_backend())
+    return {
+        layout: programs.evaluation(
+            case, programs.build(case, variables, layout, on), seed, layout, on
+        )
+        for layout in programs.FORMATS
     }
-    table = Table(title=f"{config.n} samples of PixelCNN++, {shape}, {dtype.__name__}")
-    for head in ("method", "compiled in (s)", "median (s)", "images/s"):
-        table.add_column(head, justify="left" if head == "method" else "right")
-    images, seconds = [], []
-    for name, (method, repeats) in methods.items():
-        start = time.perf_counter()
-        draw = functools.partial(method, network, n=config.n, image_shape=shape, temperature=1.0)
-        draw = jax.jit(draw).lower(variables, key).compile()
-        compiling = time.perf_counter() - start
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            x = np.asarray(draw(variables, key))
-            times.append(time.perf_counter() - start)
-        images.append(x)
-        seconds.append(statistics.median(times))
-        figures = compiling, seconds[-1], config.n / seconds[-1]
-        table.add_row(name, *(f"{figure:.2f}" for figure in figures))
-    Console().print(table)
-    same = np.equal(*images)
-    print(
-        f"speed-up {seconds[1] / seconds[0]:.1f}, "
-        f"{same.all((1, 2, 3)).sum()} of {config.n} images the same to the last pixel"
-    )

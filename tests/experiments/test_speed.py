@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import cases
+from experiments.benchmarks import steps
+from experiments.benchmarks.cases import SMOKE
 from jaxood import nrm
 from jaxood.density import draw
 from jaxood.scores.nrm import latent_log_prob
@@ -22,10 +23,10 @@ def programs():
 
 def prepared(name):
     """A small model of the table without dropout, its variables, and a batch of images."""
-    case = cases.tiny(name)
+    case = SMOKE[name]
     if name == "pixelcnn":
         case = case._replace(sizes={**case.sizes, "dropout": 0.0})
-    model, x = case.model(), case.images(0)[: case.batch_size]
+    model, x = steps.model_of(case), case.images(0)[: case.batch_size]
     return case, model, perturb(initial(model.init, x)), x
 
 

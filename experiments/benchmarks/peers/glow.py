@@ -90,16 +90,14 @@ class Step(nn.Module):
 
     def load(self, params: Tree) -> None:
         """Copy from Flax."""
-        coupling, net = params["coupling"], self.net
+        coupling: Any = params["coupling"]
+        net: Any = self.net
         self.norm.load(params["norm"])
         with torch.no_grad():
             self.weight.copy_(tensor(params["mix"]["kernel"]))
         for i in range(2):
             copy(net[3 * i], coupling[f"Conv_{i}"])
-            norm = net[3 * i + 1]
-            assert isinstance(norm, ActNorm)
-            norm.load(coupling[f"ActNorm_{i}"])
-        assert isinstance(net[6], ZeroConv)
+            net[3 * i + 1].load(coupling[f"ActNorm_{i}"])
         net[6].load(coupling["ZeroConv_0"])
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -72,7 +71,9 @@ def tensor(array: Any) -> Tensor:
 
 def unstack(tree: Any, index: int) -> Any:
     """Return the variables of one layer of those that Flax scanned."""
-    return jax.tree.map(lambda leaf: leaf[index], tree)
+    if isinstance(tree, Mapping):
+        return {name: unstack(branch, index) for name, branch in tree.items()}
+    return tree[index]
 
 
 def squeeze(x: Tensor) -> Tensor:

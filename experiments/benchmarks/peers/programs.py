@@ -1,63 +1,128 @@
-"""Training steps and evaluations in PyTorch."""
+"""Training steps and evaluations in PyTorch. JAX is not imported."""
 
 # pyright: reportMissingImports=false
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.peers.layers import Peer
 from experiments.benchmarks.timing import Run
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
-"""Layouts of images in memory, by the names that tables have."""
+"""Layouts of images in memory, by the names that lines have."""
+
+PRODUCT = 2048
+"""Rows and columns of the matrices whose product is the peak."""
 
 
-def build(case: Case, variables: Any, layout: str = "NCHW") -> Peer:
-    """Build the peer of a model, with the model's weights."""
+def device(platform: str) -> str:
+    """Return PyTorch's device for a platform of JAX, with TF32 where JAX has it."""
+    if platform == "cpu":
+        return "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    return "cuda"
+
+
+def build(case: Case, variables: Any = None, layout: str = "NCHW", on: str = "cpu") -> Any:
+    """Build the peer of a model, with the model's weights where they are given.
+
+    Args:
+        case: the model.
+        variables: variables of jaxood's model, or None.
+        layout: key of `FORMATS`.
+        on: PyTorch's device.
+
+    Returns:
+        A `Peer`.
+    """
     module, name = case.peer.split(".")
     module = importlib.import_module(f"experiments.benchmarks.peers.{module}")
     peer: Any = getattr(module, name)(case.shape, **case.sizes)
-    peer.load(variables)
-    return peer.to(memory_format=FORMATS[layout])
+    if variables is not None:
+        peer.load(variables)
+    return peer.to(on, memory_format=FORMATS[layout])
 
 
-def images_of(case: Case, seed: int, layout: str) -> Tensor:
+def images_of(case: Case, seed: int, layout: str = "NCHW", on: str = "cpu") -> Tensor:
     """Return the images of a case, uint8 ``(n, c, h, w)``, in a layout."""
-    images = torch.from_numpy(np.ascontiguousarray(case.images(seed).transpose(0, 3, 1, 2)))
-    return images.contiguous(memory_format=FORMATS[layout])
+    return as_tensor(case.images(seed), layout, on)
 
 
-def training(case: Case, peer: Peer, seed: int, layout: str) -> Run:
+def as_tensor(images: np.ndarray, layout: str = "NCHW", on: str = "cpu") -> Tensor:
+    """Return images ``(n, h, w, c)`` as a tensor ``(n, c, h, w)`` in a layout."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return tensor.to(on, memory_format=FORMATS[layout])
+
+
+def training(case: Case, peer: Peer, seed: int, layout: str, on: str = "cpu") -> Run:
     """Prepare training steps with Adam, each on images chosen at random."""
-    data, labels = images_of(case, seed, layout), torch.from_numpy(case.labels(seed))
+    data = images_of(case, seed, layout, on)
+    labels = torch.from_numpy(case.labels(seed)).to(on)
     optimizer = torch.optim.Adam(peer.parameters(), lr=1e-3, fused=True)
-    generator = torch.Generator().manual_seed(seed)
+    peer.train()
 
     def run(count: int) -> None:
-        peer.train()
         for _ in range(count):
-            chosen = torch.randperm(len(data), generator=generator)[: case.batch_size]
+            chosen = torch.randperm(len(data), device=on)[: case.batch_size]
             x = data[chosen].contiguous(memory_format=FORMATS[layout])
             loss = peer.loss(x, labels[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+        wait(on)
 
     return run
 
 
-def evaluation(case: Case, peer: Peer, seed: int, layout: str) -> Run:
+def evaluation(case: Case, peer: Peer, seed: int, layout: str, on: str = "cpu") -> Run:
     """Prepare log-likelihoods of a batch in evaluation mode; of an NRM, its logits."""
-    x = images_of(case, seed, layout)[: case.batch_size]
+    x = images_of(case, seed, layout, on)[: case.batch_size]
+    peer.eval()
 
-    def run(count: int) -> Tensor:
-        peer.eval()
+    def run(count: int) -> None:
         with torch.inference_mode():
-            return [peer.evaluate(x) for _ in range(count)][-1]
+            for _ in range(count):
+                peer.evaluate(x)
+        wait(on)
 
     return run
+
+
+PARTS: dict[str, Callable[..., Run]] = {"training": training, "evaluation": evaluation}
+"""What is timed of a model, by name."""
+
+
+def product(on: str = "cpu") -> tuple[Run, int]:
+    """Prepare a product of matrices, whose speed is taken for the machine's peak.
+
+    Returns:
+        The product, and its number of operations.
+    """
+    a = torch.rand(PRODUCT, PRODUCT, device=on)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            torch.mm(a, a)
+        wait(on)
+
+    return run, 2 * PRODUCT**3
+
+
+def operations(run: Run) -> int:
+    """Count the operations of the convolutions and products of one call."""
+    with FlopCounterMode(display=False) as counter:
+        run(1)
+    return counter.get_total_flops()
+
+
+def wait(on: str) -> None:
+    """Wait until a device has done its work."""
+    if on != "cpu":
+        torch.cuda.synchronize()

@@ -1,0 +1,110 @@
+"""Training steps, evaluations and first steps of models, compared with others."""
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+
+from experiments.benchmarks import peers, report, steps
+from experiments.benchmarks.cases import Case
+from experiments.benchmarks.report import OURS, PRODUCT
+from experiments.benchmarks.timing import Amount, Run, in_turn
+from experiments.benchmarks.workers import Worker, seconds_until_done
+from jaxood.parallel import cpu_fusion
+
+Part = Literal["training", "evaluation", "first_step"]
+Other = Literal["torch", "nn.Conv", "fusion", "xla"]
+
+ENVIRONMENTS: dict[Other, dict[str, str]] = {
+    "fusion": {"XLA_FLAGS": f"{cpu_fusion.FLAG}={','.join(map(str, cpu_fusion.FUSED.values()))}"},
+    "xla": {"JAXOOD_NATIVE": "0"},
+}
+"""What others run in that are jaxood itself in another environment."""
+
+
+def step_or_evaluation(
+    case: Case, part: Part, against: Other, worker: Sequence[str], seed: int, amount: Amount
+) -> list[report.Line]:
+    """Print the time of a training step, or of an evaluation of a batch.
+
+    Args:
+        case: the model.
+        part: "training" or "evaluation".
+        against: what it is compared with.
+        worker: flags of `experiments.speed` for a process that does the same.
+        seed: seed of weights and images.
+        amount: how much to measure.
+    """
+    title = f"{case.title}: {part}"
+    model, variables = steps.initial(case, seed)
+    ours: dict[str, Run] = {OURS: steps.PARTS[part](case, model, variables, seed)}
+    if against == "torch":
+        if not peers.installed():
+            return report.alone(title, in_turn(ours, amount), peers.ABSENT)
+        return _with_torch(title, case, part, ours, variables, seed, amount)
+    if against == "nn.Conv":
+        ours[against] = steps.with_plain_conv(case, part, variables, seed)
+        return report.compare(title, in_turn(ours, amount), {against: [against]})
+    with Worker(worker, ENVIRONMENTS[against]) as other:
+        times = in_turn({**ours, against: other}, amount, children=[other.pid])
+    return report.compare(title, times, {against: [against]})
+
+
+def _with_torch(title, case, part, ours, variables, seed, amount) -> list[report.Line]:
+    from experiments.benchmarks.peers import programs
+
+    on = programs.device(jax.default_backend())
+    others = {
+        layout: programs.PARTS[part](
+            case, programs.build(case, variables, layout, on), seed, layout, on
+        )
+        for layout in programs.FORMATS
+    }
+    product, operations = programs.product(on)
+    times = in_turn({**ours, **others, PRODUCT: product}, amount)
+    work = report.Work(programs.operations(others["NCHW"]), operations)
+    return report.compare(title, times, {"PyTorch": list(others)}, work)
+
+
+def first_step(
+    case: Case, worker: Sequence[str], peer: Sequence[str], amount: Amount
+) -> list[report.Line]:
+    """Print the time from the start of a process to the end of its first training step.
+
+    A first start finds no compiled programs, a second start those that the first has kept.
+
+    Args:
+        case: the model.
+        worker: flags of `experiments.speed` for a process that does a step.
+        peer: arguments of `experiments.benchmarks.peers.first_step`.
+        amount: how much to measure.
+    """
+    command, again = ["-m", "experiments.speed", *worker], "second start"
+    title, cache = f"{case.title}: first step", ""
+    with contextlib.ExitStack() as stack:
+
+        def start(count: int) -> float:
+            nonlocal cache
+            del count  # a process ends after its first step
+            cache = stack.enter_context(tempfile.TemporaryDirectory())
+            return seconds_until_done(command, {"JAX_COMPILATION_CACHE_DIR": cache})
+
+        def start_again(count: int) -> float:
+            del count
+            return seconds_until_done(command, {"JAX_COMPILATION_CACHE_DIR": cache})
+
+        def start_peer(count: int) -> float:
+            del count
+            return seconds_until_done(["-m", "experiments.benchmarks.peers.first_step", *peer], {})
+
+        programs: dict[str, Any] = {OURS: start, again: start_again}
+        if peers.installed():
+            programs["PyTorch"] = start_peer
+        times = in_turn(programs, amount, warm=False)
+    if peers.installed():
+        lines = report.compare(title, times, {"PyTorch": ["PyTorch"]})
+    else:
+        lines = report.alone(title, times, peers.ABSENT)
+    return lines + report.compare(f"{title}, {again}", times, {"first start": [OURS]}, ours=again)

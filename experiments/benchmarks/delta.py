@@ -94,22 +94,12 @@ def _loop(
 def _peer(
     case: Case, sizes: Sizes, variables: Any, images: np.ndarray, trusted: np.ndarray
 ) -> dict[str, Run]:
-    import torch
-
     from experiments.benchmarks.peers import programs
 
     on = programs.device(jax.default_backend())
 
     def timed(layout: str) -> Run:
-        peer = programs.build(case, variables, layout, on).train()
-        ours, theirs = (programs.as_tensor(a, layout, on) for a in (images, trusted))
-
-        @torch.inference_mode()
-        def evaluate(judged: np.ndarray, companions: np.ndarray) -> np.ndarray:
-            x = torch.cat([ours[judged], theirs[companions]])
-            x = x.contiguous(memory_format=programs.FORMATS[layout])
-            return peer.log_prob(x, peer.noise(x)).cpu().numpy()
-
-        return _loop(case, sizes, evaluate)
+        peer = programs.build(case, variables, layout, on)
+        return _loop(case, sizes, programs.mixed_log_prob(peer, images, trusted, layout, on))
 
     return {layout: timed(layout) for layout in programs.FORMATS}

@@ -5,8 +5,8 @@ their neighbours. Fused sums have two faults. Some give wrong values without any
 many rows (jax issue 39103, in 0.10.2), and a product with a constant matrix (from 0.10.2 to
 0.12.0.1 at least). Some sums over seven dimensions abort the process (jax issues 39257 and 40412,
 in 0.10.2). So all fusions are off. ``python -m experiments.speed --against fusion`` measures what
-that costs in a training step and, with ``--evaluation``, what it saves in evaluation. XLA reads its
-flags when its first backend starts, so this module is imported before anything computes.
+that costs in training steps and saves in evaluations. XLA reads its flags when its first backend
+starts, so this module is imported before anything computes.
 """
 
 import mmap

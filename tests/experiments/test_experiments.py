@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from scipy.stats import betabinom
 
 from experiments import bn_fashion_mnist, lab, quickstart, realised_rates, screen
 from experiments.batch_norm.settings import Config
-from experiments.benchmarks import training as speed
 from experiments.lab import Scores
 from experiments.lab.folder import close_folders
 from experiments.screening.realised_rates import realised
@@ -275,19 +273,6 @@ def test_only_a_finished_run_screens(smoke, tmp_path):
     assert "has not finished its training" in refused(tmp_path)
     assert "give images of that shape" in refused(smoke[0].out, "photos")
     assert not (tmp_path / "screened").exists()
-
-
-def test_speed_compares_equal_computations_and_their_median_times(capsys, monkeypatch):
-    # Each program takes a second to compile; then the two take turns.
-    ticks = iter([0, 1, 1, 2, 2, 4, 4, 11, 11, 19, 19, 28, 28, 31, 31, 99])
-    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    speed.main(speed.Config(size=4, width=4, depth=1, batch_size=8, repeats=3))
-    last = capsys.readouterr().out.splitlines()[-1]
-    match = re.fullmatch(r"speed-up (\S+), relative difference of the losses (\S+)", last)
-    assert match
-    ratio, gap = map(float, match.groups())
-    assert ratio == 3.0  # medians of 7, 9, 68 and of 2, 8, 3
-    assert gap < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 """Every experiment that test_experiments.py does not take, at smoke size, as a user runs it."""
 
-import re
-
 import pytest
 
-from experiments.benchmarks import sampling as sampling_speed
 from jaxood.report import record
 
 
@@ -39,14 +36,6 @@ def test_experiment_writes_its_record_report_and_figures(name, arguments, models
     figures = list((out / "figures").glob("*.png"))
     assert figures
     assert page.count("<img") == len(figures)
-
-
-def test_sampling_speed_compares_equal_images(capsys, float64):
-    sampling_speed.main(
-        sampling_speed.Config(size=4, width=2, depth=1, levels=2, n=2, repeats=1, double=True)
-    )
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert re.search(r"2 of 2", last), last
 
 
 def test_ablation_compares_variants(tmp_path, run):

@@ -99,6 +99,33 @@ PARTS: dict[str, Callable[..., Run]] = {"training": training, "evaluation": eval
 """What is timed of a model, by name."""
 
 
+def mixed_log_prob(
+    peer: Peer, images: np.ndarray, trusted: np.ndarray, layout: str, on: str = "cpu"
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Prepare training-mode log-likelihoods of mixed batches.
+
+    Args:
+        peer: the model.
+        images: images that are judged, uint8 ``(n, h, w, c)``.
+        trusted: their companions, likewise.
+        layout: key of `FORMATS`.
+        on: PyTorch's device.
+
+    Returns:
+        A function of the places of a batch's images and companions; float32 ``(b,)`` nats.
+    """
+    judged, companions = (as_tensor(a, layout, on) for a in (images, trusted))
+    peer.train()
+
+    @torch.inference_mode()
+    def evaluate(of_judged: np.ndarray, of_companions: np.ndarray) -> np.ndarray:
+        x = torch.cat([judged[of_judged], companions[of_companions]])
+        x = x.contiguous(memory_format=FORMATS[layout])
+        return peer.log_prob(x, peer.noise(x)).cpu().numpy()
+
+    return evaluate
+
+
 def product(on: str = "cpu") -> tuple[Run, int]:
     """Prepare a product of matrices, whose speed is taken for the machine's peak.
 

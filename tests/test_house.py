@@ -34,12 +34,13 @@ MAY_IMPORT = {
     "jaxood.density": "",
     "jaxood.metrics": "",
     "jaxood.data": "density",
-    "jaxood.parallel": "integrity",
+    "jaxood.compilation": "",
+    "jaxood.parallel": "compilation integrity",
     "jaxood.progress": "parallel",
     "jaxood.nn": "density parallel",
-    "jaxood.models": "density nn",
+    "jaxood.models": "compilation density nn",
     "jaxood.train": (
-        "data.augment density integrity models.ensemble models.nrm nn parallel progress"
+        "compilation data.augment density integrity models.ensemble models.nrm nn parallel progress"
     ),
     "jaxood.scores": "density models nn parallel progress",
     "jaxood.detector": "density integrity progress",

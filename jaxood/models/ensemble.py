@@ -2,6 +2,7 @@
 
 import jax
 
+from jaxood import compilation
 from jaxood.density import DensityModel, builder
 
 
@@ -18,6 +19,7 @@ def ensemble(model: DensityModel, members: int) -> DensityModel:
         all members see the same images and the same noise. Its ``sample`` is ``(M, n, h, w, c)``.
     """
 
+    @compilation.jit
     def init(key, x):
         return jax.vmap(model.init, (0, None))(jax.random.split(key, members), x)
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.scipy.stats import norm
 from scipy import linalg
 
+from jaxood import compilation
 from jaxood.density import Init, LogProb, Sample, Spec, builder, check_shape, dequantize
 from jaxood.nn.convolution import Conv
 from jaxood.nn.layers import squeeze, unsqueeze
@@ -365,7 +366,7 @@ def glow(
         check_shape(x, image_shape)
         return dequantize(key, x) / LEVELS - 0.5
 
-    @jax.jit
+    @compilation.jit
     def init(key, x):
         params_key, noise_key = jax.random.split(key)
         return flow.init(params_key, centred(x, noise_key))

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxood import compilation
 from jaxood.density import DensityModel, builder, check_shape, dequantize
 from jaxood.nn.convolution import Conv
 from jaxood.nn.jacobian import own_log_det
@@ -172,7 +173,7 @@ def realnvp(
     _check_jacobian(jacobian)
     flow = RealNVP(width, depth, conv, unroll)
 
-    @jax.jit
+    @compilation.jit
     def init(key, x):
         return flow.init(key, jnp.zeros((1, *x.shape[1:])))
 

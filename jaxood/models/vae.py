@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxood import compilation
 from jaxood.density import (
     Array,
     DensityModel,
@@ -193,7 +194,7 @@ def vae(
         )
     net: Any = VAE((h, w, c), width, latent, conv, conv_transpose)
 
-    @jax.jit
+    @compilation.jit
     def init(key, x):
         return net.init(key, jnp.zeros((1, *x.shape[1:]), jnp.uint8), jnp.zeros((1, latent)))
 

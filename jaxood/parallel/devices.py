@@ -10,6 +10,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxood import compilation
+
 AXIS = "data"
 """Name of the mesh axis."""
 
@@ -146,4 +148,5 @@ def map_rows(function: Callable[..., Any], mesh: Mesh, rows: Sequence[bool]) -> 
         out_specs=P(AXIS),
         check_vma=False,  # it does not know the primitives of `jaxood.nn.convolution`
     )
-    return jax.jit(mapped, out_shardings=NamedSharding(mesh, P()))
+    options = compilation.sooner(mesh.devices.flat[0])
+    return jax.jit(mapped, out_shardings=NamedSharding(mesh, P()), **options)

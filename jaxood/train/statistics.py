@@ -1,5 +1,6 @@
 """BatchNorm statistics over a whole training set."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxood import parallel, progress
+from jaxood import compilation, parallel, progress
 from jaxood.density import Variables
 from jaxood.nn.batch_stats import batch_moments
 
@@ -48,7 +49,7 @@ def population_statistics(
     def is_moments(tree: Any) -> bool:
         return tree.keys() == {"mean", "var"}
 
-    @jax.jit
+    @functools.partial(jax.jit, **compilation.sooner(mesh.devices.flat[0]))
     def merge_batches(merged, params, images, order, noise_key, start, stop):
         def merge_batch(i, merged):
             moments = batch_moments(

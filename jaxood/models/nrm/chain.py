@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from jaxood import compilation
 from jaxood.density import builder, check_shape
 from jaxood.models.nrm.explanation import explain
 from jaxood.models.nrm.folded import Folded, fold
@@ -54,7 +55,7 @@ def nrm(
         h, w, _ = image_shape
         raise ValueError(f"{h}x{w} images are too small for this network: nothing is left of them")
 
-    @jax.jit
+    @compilation.jit
     def init(key, x):
         return (normalized if batch_norm else plain).init(key, jnp.zeros((1, *x.shape[1:])))
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxood import compilation
 from jaxood.density import DensityModel, builder, check_images, check_shape
 from jaxood.models.pixelcnn.layers import (
     GatedBlock,
@@ -228,7 +229,7 @@ def pixelcnn(
     settings = Settings(width, normalization, dropout)
     network: Any = PixelCNN(logistic_mixture_size(c, mixtures), depth, levels, settings)
 
-    @jax.jit
+    @compilation.jit
     def init(key, x):
         return network.init(key, to_unit(x[:INIT_IMAGES]))
 

@@ -130,7 +130,7 @@ def through_text(spec):
         pixelcnn(SHAPE, width=2, depth=1, levels=2, normalization="weight", dropout=0.25),
         glow(SHAPE, levels=2, depth=1, width=2, lu=True),
         mates_only(realnvp(SHAPE), folds=4),
-        ensemble(mates_only(realnvp(SHAPE, unroll=2)), members=3),
+        ensemble(mates_only(realnvp(SHAPE, depth=2)), members=3),
     ],
     ids=lambda model: model.spec.name,
 )
@@ -150,7 +150,6 @@ def test_a_specification_holds_defaults_but_no_functions():
             ("image_shape", SHAPE),
             ("width", 2),
             ("depth", 4),
-            ("unroll", 1),
             ("jacobian", "usual"),
         ),
     )

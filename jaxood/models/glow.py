@@ -13,8 +13,9 @@ from scipy import linalg
 
 from jaxood import compilation
 from jaxood.density import Init, LogProb, Sample, Spec, builder, check_shape, dequantize
+from jaxood.nn.channels import at_every_pixel
 from jaxood.nn.convolution import Conv
-from jaxood.nn.layers import squeeze, unsqueeze
+from jaxood.nn.layers import squeeze, turns_at_once, unsqueeze
 from jaxood.nn.likelihoods import LEVELS
 
 SCALE_SPEED = 3.0
@@ -60,7 +61,10 @@ class ActNorm(nn.Module):
         """Return the image of ``x`` ``(n, h, w, c)`` and the forward log-determinant ``()``."""
         shift = self.param("shift", lambda _: -x.mean((0, 1, 2)))
         log_scale = self.param("log_scale", lambda _: -jnp.log(x.std((0, 1, 2)) + 1e-6))
-        y = x * jnp.exp(-log_scale) - shift if inverse else (x + shift) * jnp.exp(log_scale)
+        if inverse:
+            y = x * jnp.exp(-log_scale) - shift
+        else:
+            y = (x + at_every_pixel(shift, x)) * at_every_pixel(jnp.exp(log_scale), x)
         return y, x.shape[1] * x.shape[2] * log_scale.sum()
 
 
@@ -137,7 +141,7 @@ class ZeroConv(nn.Module):
         """Map ``(n, h, w, c)`` to ``(n, h, w, features)``."""
         x = self.conv(self.features, (3, 3), kernel_init=nn.initializers.zeros)(x)
         log_scale = self.param("log_scale", nn.initializers.zeros, (self.features,))
-        return x * jnp.exp(SCALE_SPEED * log_scale)
+        return x * at_every_pixel(jnp.exp(SCALE_SPEED * log_scale), x)
 
 
 class Coupling(nn.Module):
@@ -191,7 +195,7 @@ class Step(nn.Module):
 
 
 class Steps(nn.Module):
-    """The steps of a level. They are scanned: compilation does not take longer for more of them.
+    """The steps of a level.
 
     Attributes:
         depth: number of steps.
@@ -214,6 +218,7 @@ class Steps(nn.Module):
             split_rngs={"params": True},
             length=self.depth,
             reverse=inverse,
+            unroll=turns_at_once(self.depth),
         )
         start = (x, jnp.zeros(len(x), x.dtype))
         result, _ = scanned(Step(self.width, self.conv, name="step"), start, self.rotations)

@@ -27,13 +27,11 @@ class Coupling(nn.Module):
         width: channels of the scale-and-shift network.
         depth: its residual blocks.
         conv: makes its convolutions, as `flax.linen.Conv` does.
-        unroll: residual blocks in one turn of their scan.
     """
 
     width: int
     depth: int
     conv: Callable[..., Any] = Conv
-    unroll: int = 1
 
     @nn.compact
     def __call__(
@@ -46,7 +44,7 @@ class Coupling(nn.Module):
         """
         c = x.shape[-1]
         mask = mask.astype(x.dtype)
-        net = ResNet(self.width, self.depth, 2 * c, self.conv, self.unroll, name="net")
+        net = ResNet(self.width, self.depth, 2 * c, self.conv, name="net")
         log_scale, shift = jnp.split(net(mask * x, train=train), 2, axis=-1)
         bound = self.param("log_scale_bound", nn.initializers.ones, (c,))
         log_scale = (1 - mask) * bound * jnp.tanh(log_scale)
@@ -67,20 +65,17 @@ class RealNVP(nn.Module):
 
     Attributes:
         width: channels of the first three networks; the other networks have twice as many.
-        depth: residual blocks of each network. They are scanned: compilation does not take longer
-            for more of them.
+        depth: residual blocks of each network.
         conv: makes the convolutions, as `flax.linen.Conv` does.
-        unroll: residual blocks in one turn of a scan.
     """
 
     width: int = 32
     depth: int = 4
     conv: Callable[..., Any] = Conv
-    unroll: int = 1
 
     def setup(self):
         def couplings(count, width):
-            settings = (width, self.depth, self.conv, self.unroll)
+            settings = (width, self.depth, self.conv)
             return [Coupling(*settings) for _ in range(count)]
 
         self.fine = couplings(3, self.width)
@@ -137,7 +132,6 @@ def realnvp(
     width: int = 32,
     depth: int = 4,
     conv: Callable[..., Any] = Conv,
-    unroll: int = 1,
     jacobian: Literal["usual", "exact"] = "usual",
 ) -> DensityModel:
     """RealNVP over uint8 images.
@@ -157,8 +151,6 @@ def realnvp(
         width: channels of the scale-and-shift networks (paper: 32, for CIFAR 64).
         depth: residual blocks of these networks (paper: 4, for CIFAR 8).
         conv: makes their convolutions, as `flax.linen.Conv` does.
-        unroll: residual blocks in one turn of their scan. More take longer to compile and run a
-            little faster.
         jacobian: the log-determinant of training mode, ``"usual"`` or ``"exact"``.
 
     Returns:
@@ -171,7 +163,7 @@ def realnvp(
     if h % 2 or w % 2:
         raise ValueError(f"RealNVP squeezes 2x2 patches: {h}x{w} images need an even size")
     _check_jacobian(jacobian)
-    flow = RealNVP(width, depth, conv, unroll)
+    flow = RealNVP(width, depth, conv)
 
     @compilation.jit
     def init(key, x):

@@ -7,16 +7,17 @@ written out as forward convolutions and matrix products. XLA also takes up to ei
 for a 1x1 convolution as for the same matrix product, so here it is that product.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jaxood.density import Array
+from jaxood.nn.channels import at_every_pixel
 from jaxood.nn.trilinear import LAYOUT, Geometry, convolve, input_gradient
 
 
@@ -37,7 +38,7 @@ def conv_general_dilated(
     output channels. Where both are batched (an ensemble), the members run one after another on the
     CPU, whose grouped convolution is slow, and as XLA chooses elsewhere.
 
-    Pass it to a Flax layer: ``nn.Conv(..., conv_general_dilated=conv_general_dilated)``.
+    `Conv` is the layer.
 
     Args:
         lhs: images ``(n, h, w, c_in)``.
@@ -97,8 +98,38 @@ def conv_transpose(
     return input_gradient(lhs, rhs, Geometry(image, kernel, strides, pairs))
 
 
-Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
-"""`flax.linen.Conv` with fast gradients on the CPU."""
+class Conv(nn.Module):
+    """A `flax.linen.Conv` over images, with the same parameters, and fast gradients on the CPU.
+
+    Attributes:
+        features: channels of the result.
+        kernel_size: height and width.
+        strides: an int or a pair.
+        padding: ``"SAME"``, ``"VALID"``, zeros at each side as an int, or
+            ``((low, high), (low, high))``.
+        use_bias: add a bias.
+        kernel_init: initializer of the kernel.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int | tuple[int, int] = 1
+    padding: str | int | Sequence[tuple[int, int]] = "SAME"
+    use_bias: bool = True
+    kernel_init: Callable[..., Any] = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``(n, h, w, c)`` to ``(n, h', w', features)``."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        x, kernel = promote_dtype(x, kernel)
+        padding = [(self.padding,) * 2] * 2 if isinstance(self.padding, int) else self.padding
+        y = conv_general_dilated(x, kernel, _pair(self.strides), padding)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y += at_every_pixel(jnp.asarray(bias, y.dtype), y)
+        return y
 
 
 class ConvTranspose(nn.Module):
@@ -138,7 +169,8 @@ class ConvTranspose(nn.Module):
         strides, output_padding = _pair(self.strides), _pair(self.output_padding)
         y = conv_transpose(x, kernel, strides, padding, output_padding)
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y += at_every_pixel(jnp.asarray(bias, y.dtype), y)
         return y
 
 

@@ -278,5 +278,10 @@ def input_gradient(dy: Array, kernel: Array, geometry: Geometry) -> jax.Array:
     return _bind(_input_gradient, dy, kernel, geometry)
 
 
+def kernel_gradient(x: Array, dy: Array, geometry: Geometry) -> jax.Array:
+    """Sum ``dy`` times what each tap of the kernel sees of ``x``: ``(kh, kw, c_in, c_out)``."""
+    return _bind(_kernel_gradient, x, dy, geometry)
+
+
 def _bind(primitive, a, b, geometry) -> Any:
     return primitive.bind(a[None], b[None], geometry=geometry)[0]

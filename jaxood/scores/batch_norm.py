@@ -18,7 +18,7 @@ from jaxood.scores.likelihood import log_prob_draw
 from jaxood.scores.score import Estimate, Score, check_set, scored
 
 BATCHES_A_CALL = 8
-"""Mixed batches, at least, in one call of the compiled program, divided among the devices."""
+"""Mixed batches in one call of the compiled program, or the next multiple of the devices."""
 
 
 def images_in_batch(batch_size: int, ratio: float) -> int:
@@ -173,12 +173,15 @@ def _run(model, variables, x, reference, key, plan: Plan, advance) -> np.ndarray
     values = np.empty(plan.test.shape, np.float32)
     at_once = -(-BATCHES_A_CALL // mesh.size) * mesh.size
     for start in range(0, len(values), at_once):
-        rows = np.arange(start, start + at_once) % len(values)
-        places = parallel.shard((plan.test[rows], plan.reference[rows], plan.draw[rows]), mesh)
-        result = program(variables, _gather(x, reference, *places[:2]), key, places[2])
-        count = min(at_once, len(values) - start)
-        values[start : start + count] = result[:count]
-        advance(count)
+        rows = np.arange(start, min(start + at_once, len(values)))
+        # The last call has fewer batches; the draw -1 says that the others are not evaluated.
+        rows_of_call = np.resize(rows, at_once)
+        draws = np.where(np.arange(at_once) < len(rows), plan.draw[rows_of_call], -1)
+        indices = plan.test[rows_of_call], plan.reference[rows_of_call]
+        test, companions, draws = parallel.shard((*indices, draws), mesh)
+        result = program(variables, _gather(x, reference, test, companions), key, draws)
+        values[rows] = result[: len(rows)]
+        advance(len(rows))
     return values
 
 
@@ -195,8 +198,13 @@ def _training_program(model, mesh):
     def run(variables, batches, key, draws):
         def batch_log_prob(batch_and_draw):
             batch, draw = batch_and_draw
-            keys = image_keys(jax.random.fold_in(key, draw), batch)
-            return model.log_prob(variables, batch, train=True, key=keys)
+
+            def evaluate():
+                keys = image_keys(jax.random.fold_in(key, draw), batch)
+                values = model.log_prob(variables, batch, train=True, key=keys)
+                return jnp.asarray(values, jnp.float32)
+
+            return lax.cond(draw >= 0, evaluate, lambda: jnp.zeros(len(batch), jnp.float32))
 
         return lax.map(batch_log_prob, (batches, draws))
 

@@ -18,6 +18,7 @@ from jaxood.models.pixelcnn.layers import (
     pointwise,
 )
 from jaxood.models.pixelcnn.sampling import sample_incremental
+from jaxood.nn.layers import turns_at_once
 from jaxood.nn.likelihoods import logistic_mixture_log_prob, logistic_mixture_size, to_unit
 
 INIT_IMAGES = 64
@@ -127,6 +128,7 @@ class Stream(nn.Module):
             variable_axes={"params": 0, "batch_stats": 0, "cache": 0},
             split_rngs={"params": True, "dropout": True},
             length=depth,
+            unroll=turns_at_once(depth),
         )(block, x, skips)
 
     def shrink(self, x: jax.Array, level: int, *, train: bool = False) -> jax.Array:

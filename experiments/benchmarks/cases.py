@@ -18,6 +18,8 @@ class Case(NamedTuple):
         shape: ``(h, w, c)`` of the images.
         batch_size: images in a step, and in an evaluation.
         sizes: further arguments of the builder and of the peer.
+        terms: weights of the terms of an NRM's loss, as `jaxood.nrm.LossWeights` has them. Peers
+            have the cross-entropy alone.
     """
 
     title: str
@@ -26,6 +28,12 @@ class Case(NamedTuple):
     shape: tuple[int, int, int]
     batch_size: int
     sizes: Mapping[str, Any]
+    terms: tuple[float, ...] = (1, 0, 0, 0, 0)
+
+    @property
+    def has_peer(self) -> bool:
+        """Whether the peer does the same training step."""
+        return self.terms[1:] == (0, 0, 0, 0)
 
     def images(self, seed: int) -> np.ndarray:
         """Draw four batches of images, uint8 ``(n, h, w, c)``."""
@@ -79,7 +87,10 @@ PAPER = {
     "pixelcnn": STANDARD["pixelcnn"].at("28x28x1, 80 filters, 5 blocks", GREY, 64),
     "pixelcnn_cifar": STANDARD["pixelcnn"].at("32x32x3, 80 filters, 5 blocks", COLOUR, 64),
     "glow": STANDARD["glow"].at("32x32x3, 3 x 32 steps, width 512", COLOUR, 64),
-    "nrm": STANDARD["nrm_96"].at("32x32x3, width 96, batch 128", COLOUR, 128),
+    "nrm": STANDARD["nrm_96"].at("32x32x3, width 96, batch 128", COLOUR, 128, width=96),
+    "nrm_rendering": STANDARD["nrm_96"]
+    .at("32x32x3, width 96, all terms", COLOUR, 128, width=96)
+    ._replace(terms=(1, 10, 40, 3, 0)),
 }
 """The models of the experiments' preset "paper"."""
 

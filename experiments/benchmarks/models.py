@@ -41,8 +41,8 @@ def step_or_evaluation(
     model, variables = steps.initial(case, seed)
     ours: dict[str, Run] = {OURS: steps.PARTS[part](case, model, variables, seed)}
     if against == "torch":
-        if not peers.installed():
-            return report.alone(title, in_turn(ours, amount), peers.ABSENT)
+        if reason := _no_peer(case):
+            return report.alone(title, in_turn(ours, amount), reason)
         return _with_torch(title, case, part, ours, variables, seed, amount)
     if against == "nn.Conv":
         ours[against] = steps.with_plain_conv(case, part, variables, seed)
@@ -50,6 +50,13 @@ def step_or_evaluation(
     with Worker(worker, ENVIRONMENTS[against]) as other:
         times = in_turn({**ours, against: other}, amount, children=[other.pid])
     return report.compare(title, times, {against: [against]})
+
+
+def _no_peer(case: Case) -> str:
+    """Say why there is no peer to compare with, or nothing."""
+    if not case.has_peer:
+        return "the peer has the cross-entropy alone"
+    return "" if peers.installed() else peers.ABSENT
 
 
 def _with_torch(title, case, part, ours, variables, seed, amount) -> list[report.Line]:
@@ -100,11 +107,11 @@ def first_step(
             return seconds_until_done(["-m", "experiments.benchmarks.peers.first_step", *peer], {})
 
         programs: dict[str, Any] = {OURS: start, again: start_again}
-        if peers.installed():
+        if not _no_peer(case):
             programs["PyTorch"] = start_peer
         times = in_turn(programs, amount, warm=False)
-    if peers.installed():
-        lines = report.compare(title, times, {"PyTorch": ["PyTorch"]})
+    if reason := _no_peer(case):
+        lines = report.alone(title, times, reason)
     else:
-        lines = report.alone(title, times, peers.ABSENT)
+        lines = report.compare(title, times, {"PyTorch": ["PyTorch"]})
     return lines + report.compare(f"{title}, {again}", times, {"first start": [OURS]}, ours=again)

@@ -69,6 +69,7 @@ def main(config: Config) -> list[report.Line]:
     chosen, lines = config.only or (*cases, *others), []
     _check_against(config, chosen)
     amount = Amount(config.rounds, config.sample, config.budget)
+    platform = jax.default_backend()
     report.head()
     for part in config.parts:
         for name, case in cases.items():
@@ -76,7 +77,7 @@ def main(config: Config) -> list[report.Line]:
                 continue
             worker = config.start_worker(name, part)
             if part == "first_step":
-                lines += models.first_step(case, worker, [config.preset, name], amount)
+                lines += models.first_step(case, worker, [config.preset, name, platform], amount)
             else:
                 lines += models.step_or_evaluation(
                     case, part, config.against, worker, config.seed, amount

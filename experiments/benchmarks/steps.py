@@ -27,10 +27,10 @@ def initial(case: Case, seed: int) -> tuple[Any, Any]:
     return model, model.init(jax.random.key(seed), case.images(seed)[: case.batch_size])
 
 
-def loss_of(model: Any) -> Loss:
-    """Return the loss of a training: the cross-entropy of an NRM, else minus the log-likelihood."""
+def loss_of(case: Case, model: Any) -> Loss:
+    """Return the loss of a training: the terms of an NRM, else minus the log-likelihood."""
     if isinstance(model, nrm.NRM):
-        return nrm.loss(model, nrm.LossWeights(1, 0, 0, 0, 0))
+        return nrm.loss(model, nrm.LossWeights(*case.terms))
     return train.neg_log_prob_loss(model)
 
 
@@ -41,7 +41,7 @@ def training(case: Case, model: Any, variables: Any, seed: int) -> Run:
         data = data, jnp.asarray(case.labels(seed), jnp.int32)
     optimizer = optax.adam(1e-3)
     state = train.init_state(jax.tree.map(jnp.copy, variables), optimizer, steps=10_000)
-    steps = train.make_train_steps(loss_of(model), optimizer, case.batch_size, seed)
+    steps = train.make_train_steps(loss_of(case, model), optimizer, case.batch_size, seed)
     done = 0
 
     def run(count: int) -> None:
@@ -76,7 +76,7 @@ def step_alone(case: Case, model: Any, variables: Any, seed: int) -> Run:
     Inside of a loop, XLA takes gradients of plain convolutions a hundred times slower on the CPU.
     """
     x, key = jnp.asarray(case.images(seed)[: case.batch_size]), jax.random.key(seed)
-    loss, optimizer = loss_of(model), optax.adam(1e-3)
+    loss, optimizer = loss_of(case, model), optax.adam(1e-3)
 
     @jax.jit
     def update(variables, opt_state):

@@ -1,6 +1,6 @@
 """One training step of a peer in a process of its own, which prints the time when it has ended.
 
-The arguments are a preset and the name of a model.
+The arguments are a preset, the name of a model, and the platform of JAX.
 """
 
 import sys
@@ -11,10 +11,10 @@ from experiments.benchmarks.cases import PRESETS
 from experiments.benchmarks.peers import programs
 
 
-def main(preset: Any, name: str) -> None:
+def main(preset: Any, name: str, platform: str) -> None:
     """Do the step."""
-    case = PRESETS[preset][name]
-    programs.training(case, programs.build(case), 0, "NCHW")(1)
+    case, on = PRESETS[preset][name], programs.device(platform)
+    programs.training(case, programs.build(case, on=on), 0, "NCHW", on)(1)
     print(time.time())
 
 

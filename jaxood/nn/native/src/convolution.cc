@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "dispatch.h"
@@ -74,12 +75,26 @@ std::vector<T>& MoreSpace() {
   return space;
 }
 
+// Numbers that start a cache line, so that no vector lies on two.
+template <typename T>
+struct Aligned {
+  struct Free {
+    void operator()(T* p) const { ::operator delete[](p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T[], Free> data;
+
+  explicit Aligned(int64_t size)
+      : data(size ? static_cast<T*>(::operator new[](size * sizeof(T), std::align_val_t(64)))
+                  : nullptr) {}
+  T* get() const { return data.get(); }
+};
+
 // Packs a matrix whose row r is given by `row(r)`, a pointer and the distance of its columns, in
 // the blocks that Table<T>::convolve takes.
 template <typename T, typename Row>
-std::unique_ptr<T[]> Pack(const Pool& pool, int64_t rows, int64_t columns, Row row) {
+Aligned<T> Pack(const Pool& pool, int64_t rows, int64_t columns, Row row) {
   const int64_t lanes = Functions<T>().lanes;
-  std::unique_ptr<T[]> packed(new T[rows * CeilDiv(columns, lanes) * lanes]);
+  Aligned<T> packed(rows * CeilDiv(columns, lanes) * lanes);
   const int64_t tasks = std::clamp<int64_t>(rows * columns / 32768, 1, rows);
   pool.Run(tasks, [&, lanes](int64_t task) {
     T* block = packed.get();
@@ -245,7 +260,7 @@ void KernelGradient(const Pool& pool, const Sizes& given, const T* x, const T* d
   const int64_t groups = std::clamp<int64_t>(s.n, 1, kGroups);
   const int64_t parts = CeilDiv(pool.threads(), groups);
   const bool direct = groups == 1 && width == s.c_out;
-  std::unique_ptr<T[]> space(direct ? nullptr : new T[groups * size]);
+  const Aligned<T> space(direct ? 0 : groups * size);
   for (int64_t m = 0; m < s.members; ++m) {
     const T* images = x + m * given.n * given.x_size();
     const T* gradients = dy + m * pixels * s.c_out;

@@ -43,10 +43,13 @@ void ConvolveTile(const Region<T>& r, const T* x, const T* k, T* y, int64_t y_pi
     for (int v = 0; v < V; ++v) sums[p][v] = typename Vector<T>::Type{};
   for (int64_t s = 0; s < r.segments; ++s) {
     const T* segment = x + s * r.x_segment;
+#pragma GCC unroll 2
     for (int64_t c = 0; c < r.length; ++c) {
       typename Vector<T>::Type weights[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) weights[v] = Load(k + L * v);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) __builtin_prefetch(k + L * (v + 8 * V));
       k += L * V;
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p) {

@@ -13,6 +13,7 @@ import jax
 
 from experiments.lab.last_words import LAST_WORDS
 from jaxood import parallel
+from jaxood.nn import native
 from jaxood.parallel import messages
 
 
@@ -110,4 +111,5 @@ def environment(devices: int | None = None) -> dict[str, str]:
         "flax": version("flax"),
         "python": platform.python_version(),
         "devices": f"{used.size} x {used[0].device_kind}",
+        "native code": native.instructions() or "none" if used[0].platform == "cpu" else "not used",
     }

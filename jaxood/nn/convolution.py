@@ -1,10 +1,10 @@
 """Convolutions whose gradients are fast on the CPU, also inside a loop.
 
-XLA's CPU backend is quick in the forward pass of a convolution. It computes kernel gradients at a
-fifth to a third of that speed, gradients of strided convolutions slower still, and every gradient
-inside a `jax.lax.scan` or `jax.lax.while_loop` a hundred times slower. Here the gradients are
-written out as forward convolutions and matrix products. XLA also takes up to eight times as long
-for a 1x1 convolution as for the same matrix product, so here it is that product.
+On the CPU they run in native code, where it is built (`jaxood.nn.native`). XLA's own backend is
+quick in the forward pass of a convolution, slower in gradients of strided ones, and a hundred times
+slower in every gradient inside a `jax.lax.scan` or `jax.lax.while_loop`. So without native code the
+gradients are written out as forward convolutions and matrix products. XLA also takes up to eight
+times as long for a 1x1 convolution as for the same matrix product, so here it is that product.
 """
 
 from collections.abc import Callable, Sequence

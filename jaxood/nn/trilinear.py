@@ -3,8 +3,8 @@
 For a convolution y = x * k, all three belong to one trilinear form sum(dy (x * k)). Each is
 bilinear, and the transpose of each in either argument is another of the three. So three primitives,
 closed under differentiation, give forward mode, reverse mode and every higher order. On the CPU
-they are written out as forward convolutions and matrix products; other platforms lower them to
-XLA's own convolutions.
+they run in native code (`jaxood.nn.native`) where that suits, and else are written out as forward
+convolutions and matrix products; other platforms lower them to XLA's own convolutions.
 """
 
 from typing import Any, NamedTuple
@@ -123,28 +123,28 @@ def _written_out_input_gradient(dy, kernel, geometry):
 
 
 def _written_out_kernel_gradient(x, dy, geometry):
-    """Join the column shifts of the images, then compute one matrix product for each row shift."""
-    (kh, kw), (sh, sw) = geometry.kernel, geometry.strides
-    n, h, w, c_out = dy.shape
-    c_in = x.shape[3]
+    """A stride-1 convolution in which the images and the channels have changed places.
+
+    XLA's own gradient is this convolution with other dimension numbers, which inside of a loop it
+    takes a hundred times longer for.
+    """
+    c_in, c_out = x.shape[3], dy.shape[3]
     if geometry.is_product:
         return (x.reshape(-1, c_in).T @ dy.reshape(-1, c_out))[None, None]
-    # A group of about 4,096 positions is large enough for a matrix product and fits the cache.
-    group = max(g for g in range(1, n + 1) if n % g == 0 and (g == 1 or g * h * w <= 4096))
-    x = _pad(x, geometry.padding)
-    xs = x.reshape(n // group, group, *x.shape[1:])
-    dys = dy.reshape(n // group, group * h * w, c_out)
-
-    def add_group(total, group_of):
-        x, dy = group_of
-        shifts = [x[:, :, j : j + (w - 1) * sw + 1 : sw] for j in range(kw)]
-        columns = jnp.concatenate(shifts, axis=-1)
-        rows = [columns[:, i : i + (h - 1) * sh + 1 : sh] for i in range(kh)]
-        products = [row.reshape(-1, kw * c_in).T @ dy for row in rows]
-        return total + jnp.stack(products), None
-
-    total, _ = lax.scan(add_group, jnp.zeros((kh, kw * c_in, c_out), dy.dtype), (xs, dys))
-    return total.reshape(kh, kw, c_in, c_out)
+    sizes = zip(
+        geometry.image, geometry.kernel, geometry.strides, geometry.padding, dy.shape[1:3],
+        strict=True,
+    )  # fmt: skip
+    # What the windows reach, from the first to the last.
+    pairs = [(low, (row - 1) * s + k - size - low) for size, k, s, (low, _), row in sizes]
+    if geometry.result == (1, 1):
+        kernel = _pad(x, pairs).reshape(len(x), -1).T @ dy.reshape(len(x), c_out)
+        return kernel.reshape(*geometry.kernel, c_in, c_out)
+    kernel = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pairs,
+        rhs_dilation=geometry.strides, dimension_numbers=LAYOUT,
+    )  # fmt: skip
+    return kernel.transpose(1, 2, 0, 3)
 
 
 def _pad(x, pairs):

@@ -17,6 +17,9 @@ from jaxood.parallel import cpu_fusion
 Part = Literal["training", "evaluation", "first_step"]
 Other = Literal["torch", "nn.Conv", "fusion", "xla"]
 
+STEPS = 3
+"""Training steps of a sample, at least: a training takes several in each call, too."""
+
 ENVIRONMENTS: dict[Other, dict[str, str]] = {
     "fusion": {"XLA_FLAGS": f"{cpu_fusion.FLAG}={','.join(map(str, cpu_fusion.FUSED.values()))}"},
     "xla": {"JAXOOD_NATIVE": "0"},
@@ -38,6 +41,7 @@ def step_or_evaluation(
         amount: how much to measure.
     """
     title = f"{case.title}: {part}"
+    amount = amount._replace(fewest=STEPS) if part == "training" else amount
     model, variables = steps.initial(case, seed)
     ours: dict[str, Run] = {OURS: steps.PARTS[part](case, model, variables, seed)}
     if against == "torch":

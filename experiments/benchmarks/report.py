@@ -81,8 +81,8 @@ def compare(
         lines.append(line)
         print(
             _columns(
-                title, _time(own), _time(theirs), f"{line.ratio:.2f}",
-                f"{line.range[0]:.2f} to {line.range[1]:.2f}", shares, against + _note(times),
+                title, _time(own), _time(theirs), _ratio(line.ratio),
+                " to ".join(map(_ratio, line.range)), shares, against + _note(times),
             ),
             flush=True,
         )  # fmt: skip
@@ -104,6 +104,10 @@ def _note(times: Times) -> str:
     if times.loaded:
         return " (other processes ran all the time: do not rely on it)"
     return f" ({times.dropped} rounds left out: other processes ran)" if times.dropped else ""
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"
 
 
 def _time(seconds: float) -> str:

@@ -10,9 +10,6 @@ from typing import NamedTuple
 FOREIGN = 0.05
 """The share of the machine's cores that other processes may take in a round that counts."""
 
-FEWEST = 3
-"""Repetitions of a sample, at least: a training takes a few steps in each call, too."""
-
 PAUSE = 0.02
 """Seconds between samples: the threads of one library spin a while after their last work."""
 
@@ -30,11 +27,13 @@ class Amount(NamedTuple):
         rounds: rounds that count; in a round every program is timed once, in turn.
         sample: seconds that a timed sample lasts at least, by repetition.
         budget: seconds after which three rounds are enough.
+        fewest: repetitions of a sample at least.
     """
 
     rounds: int
     sample: float
     budget: float
+    fewest: int = 1
 
 
 class Times(NamedTuple):
@@ -93,7 +92,7 @@ def in_turn(
     if warm:
         for name, run in programs.items():
             run(1)
-            counts[name] = max(FEWEST, round(amount.sample / _seconds(run, 1)))
+            counts[name] = max(amount.fewest, round(amount.sample / _seconds(run, 1)))
     rounds: list[tuple[dict[str, float], bool]] = []
     enough, started = min(ENOUGH, amount.rounds), time.perf_counter()
     while len(rounds) < 2 * amount.rounds:

@@ -25,7 +25,7 @@ class Amount(NamedTuple):
 
     Attributes:
         rounds: rounds that count; in a round every program is timed once, in turn.
-        sample: seconds that a timed sample lasts at least, by repetition.
+        sample: seconds that a timed sample lasts at least, by repetition; 0 for one call.
         budget: seconds after which three rounds are enough.
         fewest: repetitions of a sample at least.
     """
@@ -81,8 +81,8 @@ def in_turn(
     Args:
         programs: programs by name.
         amount: how much to measure.
-        warm: first call each program twice, untimed, to compile it and to find out how often a
-            sample has to repeat it. Otherwise a sample is one call.
+        warm: first call each program, untimed, to compile it and to find out how often a sample
+            has to repeat it. Otherwise a sample is one call.
         children: process ids of this benchmark's own processes, whose load is not foreign.
 
     Returns:
@@ -92,7 +92,8 @@ def in_turn(
     if warm:
         for name, run in programs.items():
             run(1)
-            counts[name] = max(amount.fewest, round(amount.sample / _seconds(run, 1)))
+            repeats = amount.sample / _seconds(run, 1) if amount.sample else 0
+            counts[name] = max(amount.fewest, round(repeats))
     rounds: list[tuple[dict[str, float], bool]] = []
     enough, started = min(ENOUGH, amount.rounds), time.perf_counter()
     while len(rounds) < 2 * amount.rounds:

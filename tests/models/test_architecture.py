@@ -16,6 +16,7 @@ from jaxood.models.nrm import architectures as nrm_architectures
 from jaxood.models.pixelcnn.network import pixelcnn
 from jaxood.models.realnvp import Coupling, RealNVP, realnvp
 from jaxood.models.vae import VAE
+from jaxood.nn.batch_norm import BatchNorm
 from tests.helpers import ROOT, perturb
 from tests.mutation_table import MUTATIONS
 from tests.mutations import arguments, mutated
@@ -140,7 +141,7 @@ def test_layers_of_the_vae_are_those_of_table_3(image, c):
 
     def run():
         def is_norm(module, _):
-            return isinstance(module, nn.BatchNorm)
+            return isinstance(module, BatchNorm)
 
         key = jax.random.key(0)
         return net.init_with_output(key, x, noise, capture_intermediates=is_norm, mutable=True)[1]

@@ -4,7 +4,9 @@ import os
 import subprocess
 from typing import Any, NamedTuple
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # jax reads this when it is imported
+# JAX reads these when it is imported. Runs in this process would share the first one's programs.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
 import numpy as np
@@ -75,6 +77,7 @@ def environment(tmp_path_factory, worker_id):
     return os.environ | {
         "XLA_FLAGS": FAST,
         "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }

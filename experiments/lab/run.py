@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from matplotlib.figure import Figure
 
 from experiments.lab.flags import Flags, environment, start
@@ -160,4 +163,17 @@ def begin(flags: F, experiment: str, out: Path, **found: Any) -> Run[F]:
     """
     start(flags)
     parallel.on_writer(open_folder, out, experiment, flags, found)
+    _keep_programs(out / "compiled")
     return Run(experiment, flags, out)
+
+
+def _keep_programs(folder: Path) -> None:
+    """Keep compiled programs in the run's folder, so that it resumes sooner.
+
+    ``JAX_COMPILATION_CACHE_DIR`` names another folder, which runs can share, and
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps no program. JAX compiles anew what it cannot read.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        compilation_cache.reset_cache()  # what was compiled before has settled where it lies

@@ -84,12 +84,13 @@ class Invertible1x1(nn.Module):
             inverse: apply the inverse of the weight.
 
         Returns:
-            ``(n, h, w, c)`` and the log-determinant of the forward map, ``()`` nats.
+            ``(n, h, w, c)`` and the log-determinant of the forward map, ``()`` nats. That of a
+            weight of its own is left to `Steps`, and is 0 here.
         """
         c = x.shape[-1]
         if rotation is None:
             weight = self.param("kernel", nn.initializers.orthogonal(), (c, c))
-            log_det = jnp.linalg.slogdet(weight)[1]
+            log_det = 0.0
         else:
             permutation, sign, start = rotation
             packed = self.param("lu", lambda _: start)
@@ -222,7 +223,12 @@ class Steps(nn.Module):
         )
         start = (x, jnp.zeros(len(x), x.dtype))
         result, _ = scanned(Step(self.width, self.conv, name="step"), start, self.rotations)
-        return result
+        x, log_det = result
+        if self.rotations is None:
+            # Together: the decomposition in each step would be half of its program.
+            weights = self.get_variable("params", "step")["mix"]["kernel"]
+            log_det += x.shape[1] * x.shape[2] * jnp.linalg.slogdet(weights)[1].sum()
+        return x, log_det
 
 
 class Prior(nn.Module):

@@ -124,7 +124,9 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel = promote_dtype(x, kernel)
-        padding = [(self.padding,) * 2] * 2 if isinstance(self.padding, int) else self.padding
+        padding = self.padding
+        if isinstance(padding, int):
+            padding = ((padding, padding), (padding, padding))
         y = conv_general_dilated(x, kernel, _pair(self.strides), padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))

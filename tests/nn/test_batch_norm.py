@@ -66,14 +66,9 @@ def test_batch_norm_in_evaluation_mode_takes_the_running_statistics():
 def test_it_is_that_of_flax(train):
     (x,) = arrays((4, 5, 3, 6))
     scale, bias = arrays((6,), (6,), seed=1)
-    ours, rectified, flaxs = (
-        make(use_running_average=not train, **options)
-        for make, options in (
-            (BatchNorm, {}),
-            (BatchNorm, {"relu": True}),
-            (nn.BatchNorm, {"momentum": 0.9, "use_fast_variance": False}),
-        )
-    )
+    ours: Any = BatchNorm(not train)
+    rectified: Any = BatchNorm(not train, relu=True)
+    flaxs: Any = nn.BatchNorm(not train, momentum=0.9, use_fast_variance=False)
     variables: Any = ours.init(jax.random.key(0), x)
     made: Any = flaxs.init(jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, made)

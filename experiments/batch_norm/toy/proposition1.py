@@ -5,7 +5,7 @@ be taken in full. Each is a `DensityModel`, over points or levels in place of ui
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,8 +16,8 @@ from jax import lax
 from jaxood.density import DensityModel, Variables
 from jaxood.models.mates_only import mates_only
 from jaxood.models.pixelcnn.network import pixelcnn
-from jaxood.nn.jacobian import own_log_det
 from jaxood.nn.batch_norm import BatchNorm
+from jaxood.nn.jacobian import own_log_det
 
 LEVELS, PIXELS = 4, 3
 """Levels and pixels of the autoregressive model's images, 64 in all; those of the VAE have two

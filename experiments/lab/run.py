@@ -163,17 +163,19 @@ def begin(flags: F, experiment: str, out: Path, **found: Any) -> Run[F]:
     """
     start(flags)
     parallel.on_writer(open_folder, out, experiment, flags, found)
-    _keep_programs(out / "compiled")
+    _keep_programs()
     return Run(experiment, flags, out)
 
 
-def _keep_programs(folder: Path) -> None:
-    """Keep compiled programs in the run's folder, so that it resumes sooner.
+def _keep_programs() -> None:
+    """Keep compiled programs in the user's cache folder, so that the next run starts sooner.
 
-    ``JAX_COMPILATION_CACHE_DIR`` names another folder, which runs can share, and
-    ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps no program. JAX compiles anew what it cannot read.
+    They are machine code, and so they never lie in the folder of a run, which may come from others.
+    ``JAX_COMPILATION_CACHE_DIR`` names another folder, and ``JAX_ENABLE_COMPILATION_CACHE=false``
+    keeps no program. JAX compiles anew what it cannot read.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxood"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         compilation_cache.reset_cache()  # what was compiled before has settled where it lies

@@ -219,7 +219,7 @@ class Steps(nn.Module):
             split_rngs={"params": True},
             length=self.depth,
             reverse=inverse,
-            unroll=turns_at_once(self.depth),
+            unroll=turns_at_once(self, self.depth),
         )
         start = (x, jnp.zeros(len(x), x.dtype))
         result, _ = scanned(Step(self.width, self.conv, name="step"), start, self.rotations)

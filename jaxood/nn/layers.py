@@ -14,13 +14,14 @@ from jaxood.nn.convolution import Conv
 Either = TypeVar("Either", jax.Array, np.ndarray)
 
 
-def turns_at_once(depth: int) -> int:
-    """Choose the ``unroll`` of a scan over this many blocks of a network.
+def turns_at_once(module: nn.Module, depth: int) -> int:
+    """Choose the ``unroll`` of a module's scan over this many blocks.
 
     A loop copies what its turns keep for the gradient, a third of a training step on the CPU. So up
-    to eight blocks are unrolled. More are scanned, so that compilation ends in reasonable time.
+    to eight blocks are unrolled. More are scanned, so that compilation ends in reasonable time; and
+    so are all blocks where their initial values are made, since that happens once.
     """
-    return depth if depth <= 8 else 1
+    return depth if depth <= 8 and not module.is_initializing() else 1
 
 
 class ResidualBlock(nn.Module):
@@ -68,7 +69,7 @@ class ResNet(nn.Module):
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True},
             length=self.depth,
-            unroll=turns_at_once(self.depth),
+            unroll=turns_at_once(self, self.depth),
         )
         x, _ = stack(ResidualBlock(self.width, self.conv, name="blocks"), x, None)
         x = BatchNorm(use_running_average=not train, relu=True)(x)

@@ -128,7 +128,7 @@ class Stream(nn.Module):
             variable_axes={"params": 0, "batch_stats": 0, "cache": 0},
             split_rngs={"params": True, "dropout": True},
             length=depth,
-            unroll=turns_at_once(depth),
+            unroll=turns_at_once(self, depth),
         )(block, x, skips)
 
     def shrink(self, x: jax.Array, level: int, *, train: bool = False) -> jax.Array:

@@ -16,11 +16,10 @@ from jaxood.models.glow import (
     ActNorm,
     Coupling,
     Flow,
-    Invertible1x1,
     Step,
     glow,
-    lu_rotations,
 )
+from jaxood.nn.rotation import Invertible1x1, lu_rotations
 from tests.helpers import perturb
 
 SHAPE = (4, 4, 2)

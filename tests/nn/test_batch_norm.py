@@ -141,6 +141,19 @@ def test_values_and_derivatives(shape, relu, native, float64, monkeypatch):
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["xla", "native"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_not_a_number_stays_so(native, dtype, float64, monkeypatch):
+    """A ReLU that made zeros of it would hide that a training has diverged."""
+    by_native_code(monkeypatch, native)
+    x, scale, bias = arrays((40, 20), (20,), (20,), dtype=dtype)
+    x[17, 3] = np.nan
+    y, mean, var = jax.jit(lambda x: normalize(x, scale, bias, relu=True))(x)
+    for values in (y, mean, var):
+        lost = np.isnan(values).reshape(-1, 20)
+        assert lost[:, 3].all() and lost.sum() == len(lost)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["xla", "native"])
 @pytest.mark.parametrize("axes", [(1, 0, None), (None, 0, 0), (None, None, 1), (0, None, None)])
 def test_batching(axes, native, float64, monkeypatch):
     """Over some of the arguments, inside and outside of differentiation."""

@@ -14,9 +14,9 @@ struct Channels {
       : mean(Load(n.mean + c)), inv(Load(n.inv + c)), scale(Load(n.scale + c)), bias(Load(n.bias + c)) {}
   typename Vector<T>::Type Standardized(const T* x) const { return (Load(x) - mean) * inv; }
   typename Vector<T>::Type Result(typename Vector<T>::Type xhat) const { return xhat * scale + bias; }
-  // t, or zero where the ReLU is off.
+  // t, or zero where the ReLU is off. What is not a number stays so.
   typename Vector<T>::Type Masked(typename Vector<T>::Type xhat, typename Vector<T>::Type t) const {
-    return Result(xhat) > T(0) ? t : typename Vector<T>::Type{};
+    return Result(xhat) <= T(0) ? typename Vector<T>::Type{} : t;
   }
 };
 

@@ -158,13 +158,9 @@ def _primitive(
         return native.call(name, shapes, *args, attribute=(BATCH_NORM_EPSILON, float(relu)))
 
     by_xla = mlir.lower_fun(define, multiple_results=True)
-    by_us = mlir.lower_fun(in_native_code, multiple_results=True)
-
-    def lower_on_cpu(ctx, *args, relu):
-        return (by_us if native.suits(ctx) else by_xla)(ctx, *args, relu=relu)
-
+    on_cpu = native.preferred(in_native_code, by_xla, multiple_results=True)
     mlir.register_lowering(primitive, by_xla)
-    mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
+    mlir.register_lowering(primitive, on_cpu, platform="cpu")
 
     def batch(args, dims, *, relu):
         size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)

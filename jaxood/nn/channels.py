@@ -44,8 +44,12 @@ def _batch(args, dims, *, shape):
     return jnp.broadcast_to(values, (len(values), *shape)), 0
 
 
+@_spread.def_abstract_eval
+def _(values, *, shape):
+    return ShapedArray(shape, values.dtype)
+
+
 _spread.def_impl(_broadcast)
-_spread.def_abstract_eval(lambda values, *, shape: ShapedArray(shape, values.dtype))
 mlir.register_lowering(_spread, mlir.lower_fun(_broadcast, multiple_results=False))
 ad.deflinear2(_spread, _sum)
 batching.primitive_batchers[_spread] = _batch

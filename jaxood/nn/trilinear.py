@@ -196,15 +196,9 @@ def _bilinear(name, shape, by_xla_conv, cpu, free, transposes):
         numbers = (*geometry.strides, *(low for low, _ in geometry.padding))
         return native.call(name, result, a, b, attribute=numbers)
 
-    by_xla = lower(cpu, lax.map)
-    by_us = mlir.lower_fun(in_native_code, multiple_results=False)
-
-    def lower_on_cpu(ctx, a, b, *, geometry):
-        suits = native.suits(ctx)
-        return (by_us if suits else by_xla)(ctx, a, b, geometry=geometry)
-
+    on_cpu = native.preferred(in_native_code, lower(cpu, lax.map), multiple_results=False)
     mlir.register_lowering(primitive, lower(by_xla_conv, vmap))
-    mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
+    mlir.register_lowering(primitive, on_cpu, platform="cpu")
 
     first, second = transposes
     ad.defbilinear(

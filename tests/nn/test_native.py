@@ -176,6 +176,13 @@ def test_our_declarations_are_those_of_jaxlib(tmp_path):
     subprocess.run([*command, *includes, tmp_path / "compare.cc"], check=True)
 
 
+@COMPILER
+@pytest.mark.skipif(os.environ.get("JAXOOD_NATIVE") == "0", reason="they are turned off")
+def test_where_a_compiler_is_they_are_built():
+    """All other tests of native code would be skipped without a word."""
+    assert native.instructions() is not None
+
+
 def test_an_installation_without_a_compiler_succeeds(tmp_path):
     pytest.importorskip("setuptools", minversion="77")  # as pyproject.toml asks
     environment = os.environ | {"CC": "false", "CXX": "false"}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,24 @@ def suits(context: mlir.LoweringRuleContext) -> bool:
     dtypes = {array.dtype.name for array in arrays}
     known = len(dtypes) == 1 and dtypes <= {"float32", "float64"}
     return one_device and known and all(a.size for a in arrays) and instructions() is not None
+
+
+def preferred(
+    ours: Callable[..., Any], otherwise: Callable[..., Any], *, multiple_results: bool
+) -> Callable[..., Any]:
+    """Make the rule by which a primitive is lowered on the CPU.
+
+    Args:
+        ours: a function that uses `call`, for what suits native code.
+        otherwise: the lowering rule of everything else.
+        multiple_results: whether the primitive has several results.
+    """
+    by_us = mlir.lower_fun(ours, multiple_results=multiple_results)
+
+    def lower(context: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
+        return (by_us if suits(context) else otherwise)(context, *args, **params)
+
+    return lower
 
 
 def call(operation: str, result: Any, *args: jax.Array, attribute: Sequence[float]) -> Any:

@@ -24,7 +24,7 @@ ENVIRONMENTS: dict[Other, dict[str, str]] = {
     "fusion": {"XLA_FLAGS": f"{cpu_fusion.FLAG}={','.join(map(str, cpu_fusion.FUSED.values()))}"},
     "xla": {"JAXOOD_NATIVE": "0"},
 }
-"""What others run in that are jaxood itself in another environment."""
+"""The environments of those others that are jaxood itself, by name."""
 
 
 def step_or_evaluation(

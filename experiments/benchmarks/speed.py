@@ -33,11 +33,11 @@ class Config(lab.Flags):
     only: tuple[str, ...] = ()
     """Models, and "delta", "sampling" and "score"; all by default."""
     parts: tuple[Part, ...] = ("training", "evaluation", "first_step")
-    """What is timed of each model: a training step, an evaluation of a batch, and the time from the
-    start of a process to the end of its first training step."""
+    """The parts of each model that are timed: a training step, an evaluation of a batch, and the
+    time from the start of a process to the end of its first training step."""
     against: Other = "torch"
-    """What models are compared with: PyTorch; Flax's own convolution (RealNVP alone); XLA's fusions
-    with YNNPACK; or XLA's convolutions in place of native ones."""
+    """The programs that models are compared with: PyTorch; Flax's own convolution (RealNVP alone);
+    XLA's fusions with YNNPACK; or XLA's operations in place of native ones."""
     rounds: int = 7
     """Rounds that count."""
     sample: float = 0.3
@@ -45,7 +45,7 @@ class Config(lab.Flags):
     budget: float = 60.0
     """Seconds after which three rounds of a line are enough."""
     worker: Part | None = None
-    """What a process that the benchmark starts does, of the first model of --only."""
+    """The benchmark gives this flag to processes that it starts: they do this part of one model."""
 
     def start_worker(self, name: str, part: Part) -> list[str]:
         """Return the flags of a process that does a part of a model."""
@@ -89,7 +89,7 @@ def main(config: Config) -> list[report.Line]:
 
 
 def _others(config: Config) -> dict[str, Callable[[int, Amount], list[report.Line]]]:
-    """What is measured besides the models' steps and evaluations, by name."""
+    """Return what is measured besides the models' steps and evaluations, by name."""
     cases = PRESETS[config.preset]
     small, sizes = cases["realnvp"], delta.Sizes(16, 32, 1)
     if config.preset != "smoke":

@@ -99,11 +99,11 @@ def step_alone(case: Case, model: Any, variables: Any, seed: int) -> Run:
 
 
 PARTS = {"training": training, "evaluation": evaluation}
-"""What is timed of a model, by name."""
+"""The programs that are timed of a model, by name."""
 
 
 def with_plain_conv(case: Case, part: str, variables: Any, seed: int) -> Run:
-    """Prepare a step or an evaluation of RealNVP with `flax.linen.Conv`, its blocks unrolled."""
-    model = model_of(case, conv=nn.Conv, unroll=case.sizes["depth"])
+    """Prepare a step or an evaluation of RealNVP with `flax.linen.Conv`."""
+    model = model_of(case, conv=nn.Conv)
     prepare = step_alone if part == "training" else evaluation
     return prepare(case, model, variables, seed)

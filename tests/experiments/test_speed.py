@@ -146,6 +146,10 @@ def test_the_command_compares_with_other_ways_in_jax_without_pytorch(monkeypatch
     only = {"only": ("nrm_16",), "parts": ("evaluation",)}
     [line] = speed.main(speed.Config(**only, **settings, against="xla"))
     assert line.against == "xla" and line.ours > 0 < line.theirs
+    for part in ("training", "evaluation"):
+        only = {"only": ("realnvp",), "parts": (part,)}
+        [line] = speed.main(speed.Config(**only, **settings, against="nn.Conv"))
+        assert line.against == "nn.Conv" and line.ours > 0 < line.theirs
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.benchmarks.peers.layers import (
-    Peer,
+    Density,
     Tree,
     copy,
     normal_log_prob,
@@ -101,7 +101,7 @@ class Step(nn.Module):
         net[6].load(coupling["ZeroConv_0"])
 
 
-class Glow(Peer):
+class Glow(Density):
     """Glow over uint8 images, with the arguments of `jaxood.glow`."""
 
     steps: Any
@@ -126,7 +126,7 @@ class Glow(Peer):
         return torch.rand_like(x, dtype=torch.float32)
 
     def log_prob(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Compute log-likelihoods, see `Peer`."""
+        """Compute log-likelihoods, see `Density`."""
         result = torch.full((len(x),), -x[0].numel() * math.log(256))
         z = (x + (0.5 if noise is None else noise)) / 256 - 0.5
         for level, steps in enumerate(self.steps):

@@ -1,7 +1,8 @@
-"""What all peers share: layers, and the copy of a layer's weights from Flax."""
+"""This module holds what peers share: layers, and the copy of a layer's weights from Flax."""
 
 # pyright: reportMissingImports=false
 
+import abc
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +14,30 @@ from torch import Tensor, nn
 Tree = Mapping[str, Any]
 
 
-class Peer(nn.Module):
-    """A density model over uint8 images ``(n, c, h, w)``."""
+class Peer(abc.ABC, nn.Module):
+    """A model of uint8 images ``(n, c, h, w)``."""
+
+    @abc.abstractmethod
+    def load(self, variables: Tree) -> None:
+        """Copy all parameters and running statistics from variables of jaxood's model."""
+
+    @abc.abstractmethod
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Compute what an evaluation computes of a batch."""
+
+    @abc.abstractmethod
+    def loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of a training step."""
+
+
+class Density(Peer):
+    """A density model. It is evaluated to log-likelihoods, and its loss is minus their mean."""
 
     def noise(self, x: Tensor) -> Tensor | None:
         """Draw the noise of a batch; None for a model that needs none."""
         return None
 
+    @abc.abstractmethod
     def log_prob(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Compute log-likelihoods ``(n,)`` in nats, with BatchNorm in the module's mode.
 
@@ -27,18 +45,13 @@ class Peer(nn.Module):
             x: uint8 ``(n, c, h, w)``.
             noise: as `noise` draws it; by default what jaxood takes without a key.
         """
-        raise NotImplementedError
-
-    def load(self, variables: Tree) -> None:
-        """Copy all parameters and running statistics from variables of jaxood's model."""
-        raise NotImplementedError
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """Compute what an evaluation computes of a batch, here log-likelihoods."""
+        """Compute log-likelihoods ``(n,)`` in nats."""
         return self.log_prob(x)
 
     def loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of a training step, here minus the mean log-likelihood in nats."""
+        """Compute minus the mean log-likelihood in nats; labels are not used."""
         del labels
         return -self.log_prob(x, self.noise(x)).mean()
 
@@ -58,7 +71,7 @@ def copy(layer: Any, params: Tree, stats: Tree | None = None) -> None:
         layer.running_var.copy_(tensor(stats["var"]))
     else:
         kernel = tensor(params["kernel"])
-        # Of a transposed convolution, jaxood has the channels of the result before the others.
+        # A transposed convolution of jaxood has the channels of its result before the others.
         layer.weight.copy_(kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
     if layer.bias is not None:
         layer.bias.copy_(tensor(params["bias"]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.benchmarks.peers.layers import Peer, Tree, copy, to_unit, unstack
+from experiments.benchmarks.peers.layers import Density, Tree, copy, to_unit, unstack
 
 MIN_LOG_SCALE = -7.0
 
@@ -161,7 +161,7 @@ class Stream(nn.Module):
                 conv.load(params[f"{part}_{level}"], stats[f"{part}_{level}"])
 
 
-class PixelCNN(Peer):
+class PixelCNN(Density):
     """PixelCNN++ over uint8 images, with the arguments of `jaxood.pixelcnn`."""
 
     def __init__(
@@ -194,7 +194,7 @@ class PixelCNN(Peer):
         return self.out(F.elu(h))
 
     def log_prob(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Compute log-likelihoods, see `Peer`."""
+        """Compute log-likelihoods, see `Density`."""
         del noise
         return logistic_mixture_log_prob(self(to_unit(x)), x, self.mixtures).sum((1, 2))
 

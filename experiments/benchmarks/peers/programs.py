@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.cases import Case
-from experiments.benchmarks.peers.layers import Peer
+from experiments.benchmarks.peers.layers import Density, Peer
 from experiments.benchmarks.timing import Run
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
@@ -96,11 +96,11 @@ def evaluation(case: Case, peer: Peer, seed: int, layout: str, on: str = "cpu") 
 
 
 PARTS: dict[str, Callable[..., Run]] = {"training": training, "evaluation": evaluation}
-"""What is timed of a model, by name."""
+"""The programs that are timed of a model, by name."""
 
 
 def mixed_log_prob(
-    peer: Peer, images: np.ndarray, trusted: np.ndarray, layout: str, on: str = "cpu"
+    peer: Density, images: np.ndarray, trusted: np.ndarray, layout: str, on: str = "cpu"
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Prepare training-mode log-likelihoods of mixed batches.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks.peers.layers import (
-    Peer,
+    Density,
     Tree,
     copy,
     normal_log_prob,
@@ -96,7 +96,7 @@ class Coupling(nn.Module):
             self.bound.copy_(tensor(params["log_scale_bound"])[:, None, None])
 
 
-class RealNVP(Peer):
+class RealNVP(Density):
     """RealNVP over uint8 images, with the arguments of `jaxood.realnvp`."""
 
     def __init__(self, image_shape: Sequence[int], *, width: int = 32, depth: int = 4):
@@ -118,7 +118,7 @@ class RealNVP(Peer):
         return torch.rand_like(x, dtype=torch.float32)
 
     def log_prob(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Compute log-likelihoods, see `Peer`."""
+        """Compute log-likelihoods, see `Density`."""
         y = ALPHA + (1 - 2 * ALPHA) / 256 * (x + (0.5 if noise is None else noise))
         log_y, log_not_y = y.log(), torch.log1p(-y)
         log_slope = math.log((1 - 2 * ALPHA) / 256) - log_y - log_not_y

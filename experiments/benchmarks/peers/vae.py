@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.benchmarks.peers.layers import Peer, Tree, copy, to_unit
+from experiments.benchmarks.peers.layers import Density, Tree, copy, to_unit
 
 MIN_SCALE = 1e-3
 
 
-class VAE(Peer):
+class VAE(Density):
     """VAE over uint8 images, with the arguments of `jaxood.vae`."""
 
     def __init__(self, image_shape: Sequence[int], *, width: int = 32, latent: int = 64):
@@ -62,7 +62,7 @@ class VAE(Peer):
         return torch.randn(len(x), self.latent)
 
     def log_prob(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Estimate the evidence lower bound, see `Peer`."""
+        """Estimate the evidence lower bound, see `Density`."""
         mean, scale = self.dense(self.encoder(to_unit(x)).flatten(1)).chunk(2, 1)
         scale = MIN_SCALE + F.softplus(scale)
         z = mean if noise is None else mean + scale * noise

@@ -30,6 +30,21 @@ def _roll_call(variables, x, *, train=False, key=None, dropout_key=None, mutable
 ROLL_CALL = DensityModel(lambda key, x: {}, _roll_call, lambda *_, **__: jnp.zeros(0))
 
 
+def test_no_batch_is_evaluated_that_only_fills_a_call():
+    """One call takes eight batches; 3 images in batches of 2 make two of them, twice."""
+    evaluated = []
+
+    def log_prob(variables, x, *, train=False, key=None, dropout_key=None, mutable=False):
+        jax.debug.callback(lambda: evaluated.append(None))
+        return jnp.zeros(len(x))
+
+    model = DensityModel(lambda key, x: {}, log_prob, lambda *_, **__: jnp.zeros(0))
+    images = np.zeros((9, 2, 2, 1), np.uint8)
+    found = scores.mixed_log_prob(model, {}, images[:3], images, (0.5,), batch_size=4, draws=2)
+    jax.effects_barrier()
+    assert found.shape == (2, 1, 3) and len(evaluated) == 4
+
+
 class Batches(NamedTuple):
     """Who was in whose batch, as the model saw it.
 
